@@ -5,9 +5,4 @@
 
 pub mod access;
 pub mod clock;
-pub mod egress;
-pub mod keys;
-pub mod quota;
-pub mod scope;
-pub mod ticket;
 pub mod token;
