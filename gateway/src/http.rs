@@ -1,0 +1,3 @@
+//! The public surface and the operations listener, over HTTP.
+//!
+//! Thin handlers over plain structs; decisions are made below.
