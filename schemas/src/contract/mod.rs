@@ -1,35 +1,19 @@
 //! Streams as they are declared: `*.graphql` and `streams.toml`, loaded and checked as a whole.
 
-use std::path::{Path, PathBuf};
+mod finding;
+mod nearest;
+pub mod settings;
+mod topic;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::attributes::Atom;
 use crate::ids::{AttributeId, AttributeName, StreamName};
 use crate::project::{Mask, Pointer};
 
-/// A place in a file; lines and columns count from 1.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The file, as it was named to us.
-    pub file: PathBuf,
-    /// The line.
-    pub line: usize,
-    /// The column, in characters.
-    pub column: usize,
-}
-
-/// One thing wrong with a file that the user wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Where.
-    pub place: Place,
-    /// A stable code: `unknown_key`, `attribute_name_reserved`, `hidden_non_null`, ...
-    pub code: &'static str,
-    /// What is wrong: a sentence without a full stop.
-    pub message: String,
-    /// How to mend it: a sentence without a full stop.
-    pub mend: String,
-}
+pub use finding::{Finding, Place};
+pub use topic::{TopicMatch, TopicPattern};
 
 /// A contract that was checked.
 #[derive(Debug)]
@@ -69,13 +53,6 @@ pub struct Stream {
     pub source: String,
     /// Whether gaps tell offsets.
     pub show_offsets: bool,
-}
-
-/// A topic name; `*` matches any run of characters, `{tenant}` captures the tenant. Patterns never match `_*`,
-/// `tidewire.*` or a dead-letter topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TopicPattern {
-    text: Arc<str>,
 }
 
 /// How values are encoded.
