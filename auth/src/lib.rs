@@ -1,8 +1,14 @@
 //! Who asks, and what they may get. Knows events and contracts, and nothing of connections.
 //!
 //! [`token`] turns a JWT into a [`token::Principal`]; [`access`] turns a stream's rules and a principal into a
-//! [`access::Grant`], the one type that decides on every path.
+//! [`access::Grant`], the one type that decides on every path. [`ticket`] stands in for a token where a browser cannot
+//! send one, [`quota`] counts connections, [`egress`] is the only way out to the network.
 
 pub mod access;
 pub mod clock;
+pub mod dev;
+pub mod egress;
+pub mod quota;
+pub mod scope;
+pub mod ticket;
 pub mod token;
