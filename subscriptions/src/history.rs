@@ -1,10 +1,13 @@
 //! What happened before: the ring of recent events, and the trait that reads older ones.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use schemas::event::Event;
 use schemas::ids::{Incarnation, Slot, StreamName};
+
+use crate::view::Viewed;
 
 /// One partition, as both sides name it.
 #[derive(Debug, Clone)]
@@ -72,4 +75,91 @@ pub trait Older: Send + Sync + 'static {
 
     /// The first offset whose record is not older than this time; the end of the log if there is none.
     fn at_time(&self, partition: &Partition, time_ms: i64) -> BoxFuture<'static, Result<i64, OlderError>>;
+}
+
+/// The recent events of one stream, by partition. Bounded in bytes; the oldest go first.
+///
+/// Invariant: for each slot, every event of the stream in `covered_from..` up to the slot's live position is here. Holes
+/// (compaction, transaction markers, rejected records) are inside of that interval: it is kept, never inferred from the
+/// records that are present.
+#[derive(Debug, Default)]
+pub struct Ring {
+    slots: Vec<Option<RingSlot>>,
+    /// The slot of each event, in the order of arrival.
+    order: VecDeque<Slot>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct RingSlot {
+    covered_from: i64,
+    events: VecDeque<Arc<Viewed>>,
+}
+
+impl Ring {
+    /// An empty ring.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, ..Self::default() }
+    }
+
+    /// Begins to cover a slot, from this offset on. What was covered before is forgotten.
+    pub fn begin(&mut self, slot: Slot, covered_from: i64) {
+        self.end(slot);
+        let place = slot.0 as usize;
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || None);
+        }
+        self.slots[place] = Some(RingSlot { covered_from, events: VecDeque::new() });
+    }
+
+    /// Forgets a slot.
+    pub fn end(&mut self, slot: Slot) {
+        if let Some(gone) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) {
+            self.bytes -= gone.events.iter().map(|event| event.bytes()).sum::<usize>();
+            self.order.retain(|have| *have != slot);
+        }
+    }
+
+    /// Adds the next event of its slot and lets go of the oldest where there is no room.
+    pub fn push(&mut self, event: Arc<Viewed>) {
+        let slot = event.event.slot;
+        let Some(Some(ring)) = self.slots.get_mut(slot.0 as usize) else { return };
+        self.bytes += event.bytes();
+        ring.events.push_back(event);
+        self.order.push_back(slot);
+        while self.bytes > self.bytes_max {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(Some(ring)) = self.slots.get_mut(oldest.0 as usize)
+                && let Some(gone) = ring.events.pop_front()
+            {
+                ring.covered_from = gone.event.offset + 1;
+                self.bytes -= gone.bytes();
+            }
+        }
+    }
+
+    /// Where the ring's knowledge of a slot begins.
+    #[must_use]
+    pub fn covered_from(&self, slot: Slot) -> Option<i64> {
+        self.slots.get(slot.0 as usize)?.as_ref().map(|ring| ring.covered_from)
+    }
+
+    /// The events of a slot in `from..until`, if the ring covers `from`.
+    #[must_use]
+    pub fn range(&self, slot: Slot, from: i64, until: i64) -> Option<impl Iterator<Item = &Arc<Viewed>>> {
+        let ring = self.slots.get(slot.0 as usize)?.as_ref()?;
+        if from < ring.covered_from {
+            return None;
+        }
+        let start = ring.events.partition_point(|event| event.event.offset < from);
+        Some(ring.events.range(start..).take_while(move |event| event.event.offset < until))
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }

@@ -1,11 +1,11 @@
 //! The engine's front door: what a server calls. Knows nothing of HTTP; a server hands over sockets and requests that
 //! it has already authenticated.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use auth::clock::Clock;
+use auth::quota::Permit;
 use auth::token::{Authenticator, Principal};
 use bytes::Bytes;
 use schemas::contract::{Contract, Stream};
@@ -28,7 +28,8 @@ pub struct HubConfig {
     pub ring_bytes_max: usize,
     /// What a live reader may lag behind its group, in bytes; beyond it is closed as a slow reader.
     pub session_lag_bytes_max: usize,
-    /// What one group's log may hold for its laggards, in bytes; beyond it the furthest behind are closed.
+    /// What the groups' logs of one worker may hold for laggards, in bytes; beyond it a group's laggards are closed when
+    /// its next event comes.
     pub group_log_bytes_max: usize,
     /// What a replaying reader may have queued, in bytes; beyond it the replay waits for the reader.
     pub lane_bytes_max: usize,
@@ -130,8 +131,8 @@ pub struct WebSocket {
     pub principal: Option<Arc<Principal>>,
     /// What a ticket restricts the session to.
     pub restriction: Option<Restriction>,
-    /// Dropped when the session ends.
-    pub permit: Box<dyn Any + Send>,
+    /// What the session holds of the quotas; named when the first `auth` says who it is.
+    pub permit: Permit,
 }
 
 /// From where a reader wants events.
@@ -165,8 +166,8 @@ pub struct Sse {
     pub reading: Reading,
     /// Told to the client as `retry:`.
     pub retry_ms: Option<u64>,
-    /// Dropped when the session ends.
-    pub permit: Box<dyn Any + Send>,
+    /// What the session holds of the quotas; named when the first `auth` says who it is.
+    pub permit: Permit,
 }
 
 /// One page, asked for.

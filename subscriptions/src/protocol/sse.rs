@@ -1,0 +1,56 @@
+//! Server-sent events (WHATWG HTML, section 9.2). An event is the default `message` type; everything else is named.
+//!
+//! Bodies never have line breaks, so one `data:` line carries each.
+
+use super::{Frame, Kind};
+
+/// Appends a frame.
+pub fn render(frame: &Frame, out: &mut Vec<u8>) {
+    match &frame.kind {
+        Kind::Event { body, .. } => {
+            out.extend_from_slice(b"id: ");
+            out.extend_from_slice(frame.cursor.as_bytes());
+            out.extend_from_slice(b"\ndata: ");
+            out.extend_from_slice(body);
+            out.extend_from_slice(b"\n\n");
+        }
+        Kind::Gap(partitions) => {
+            let data = format!(r#"{{"cursor":"{}","partitions":{partitions}}}"#, frame.cursor);
+            named("gap", Some(&frame.cursor), &data, out);
+        }
+        Kind::Live => {
+            named("live", Some(&frame.cursor), &format!(r#"{{"cursor":"{}"}}"#, frame.cursor), out);
+        }
+    }
+}
+
+/// Appends a named event. `data` is JSON without line breaks.
+pub fn named(event: &str, cursor: Option<&str>, data: &str, out: &mut Vec<u8>) {
+    if let Some(cursor) = cursor {
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(cursor.as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    out.extend_from_slice(data.as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends quiet progress: the browser keeps the id although no event fires.
+pub fn quiet(cursor: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(cursor.as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends a comment, which keeps intermediaries from closing a quiet connection.
+pub fn comment(out: &mut Vec<u8>) {
+    out.extend_from_slice(b":\n\n");
+}
+
+/// Appends the reconnection time.
+pub fn retry(milliseconds: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("retry: {milliseconds}\n\n").as_bytes());
+}
