@@ -25,7 +25,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { node_max: 20_000, tenant_max: 10_000, principal_max: 100 }
+        Self {
+            node_max: 20_000,
+            tenant_max: 10_000,
+            principal_max: 100,
+        }
     }
 }
 
@@ -65,7 +69,12 @@ impl Quotas {
     /// Nobody is connected yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { shared: Arc::new(Shared { limits, counts: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                counts: Mutex::default(),
+            }),
+        }
     }
 
     /// A place for a principal's connection, or the code that says which limit is reached.
@@ -83,7 +92,10 @@ impl Quotas {
         }
         counts.node += 1;
         drop(counts);
-        Ok(Permit { shared: Arc::clone(&self.shared), who: None })
+        Ok(Permit {
+            shared: Arc::clone(&self.shared),
+            who: None,
+        })
     }
 
     /// How many connections there are on this node.

@@ -126,7 +126,12 @@ impl Smart {
             None => Vec::new(),
             Some(query) => query.split('&').map(Parameter::parse).collect::<Option<_>>()?,
         };
-        Some(Self { context, resource, permissions, restriction })
+        Some(Self {
+            context,
+            resource,
+            permissions,
+            restriction,
+        })
     }
 
     /// Whether somebody who holds this scope satisfies `wanted`: the same context, the same type or all of them, and at
@@ -172,11 +177,16 @@ pub fn held<'a>(wanted: &[String], held: &'a [Scope]) -> Held<'a> {
             }
         }
     }
-    if restricted.is_empty() { Held::No } else { Held::Restricted(restricted) }
+    if restricted.is_empty() {
+        Held::No
+    } else {
+        Held::Restricted(restricted)
+    }
 }
 
 fn is_type_name(name: &str) -> bool {
-    name.chars().next().is_some_and(|c| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+    name.chars().next().is_some_and(|c| c.is_ascii_uppercase())
+        && name.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 /// Strict: a `%` that is no escape, or bytes that are no UTF-8, are no value.
@@ -189,7 +199,10 @@ fn decode(text: &str) -> Option<String> {
         }
         rest = digits.as_str();
     }
-    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(text)
+        .decode_utf8()
+        .ok()
+        .map(std::borrow::Cow::into_owned)
 }
 
 /// FHIR's "or": values are separated by commas, `\,` is a comma in a value (FHIR R4, 3.1.1.4.0).
@@ -199,7 +212,10 @@ fn split_values(text: &str) -> Vec<String> {
     while let Some(c) = chars.next() {
         match c {
             ',' => values.push(String::new()),
-            '\\' => values.last_mut().into_iter().for_each(|value| value.extend(chars.next())),
+            '\\' => values
+                .last_mut()
+                .into_iter()
+                .for_each(|value| value.extend(chars.next())),
             _ => values.last_mut().into_iter().for_each(|value| value.push(c)),
         }
     }
@@ -247,7 +263,10 @@ mod tests {
         ] {
             assert!(!covers(have, "patient/Observation.rs"), "{have}");
         }
-        assert!(!covers("system/Observation.rs", "system/*.rs"), "one type is not all of them");
+        assert!(
+            !covers("system/Observation.rs", "system/*.rs"),
+            "one type is not all of them"
+        );
         assert!(covers("user/Observation.r", "user/Observation.r"));
     }
 
@@ -285,8 +304,14 @@ mod tests {
         assert_eq!(
             scope.restriction,
             [
-                Parameter { name: "category".into(), values: vec!["laboratory".into(), "vital-signs".into()] },
-                Parameter { name: "note".into(), values: vec!["a,b%25".into()] },
+                Parameter {
+                    name: "category".into(),
+                    values: vec!["laboratory".into(), "vital-signs".into()]
+                },
+                Parameter {
+                    name: "note".into(),
+                    values: vec!["a,b%25".into()]
+                },
             ]
         );
     }
@@ -303,7 +328,10 @@ mod tests {
             answer => panic!("{answer:?}"),
         }
         assert_eq!(held(&rule, &[narrow, whole, other]), Held::Whole);
-        assert_eq!(held(&rule, &[Scope::parse("openid"), Scope::parse("launch/patient")]), Held::No);
+        assert_eq!(
+            held(&rule, &[Scope::parse("openid"), Scope::parse("launch/patient")]),
+            Held::No
+        );
     }
 
     #[test]
@@ -318,6 +346,9 @@ mod tests {
     #[test]
     fn a_rule_with_a_restriction_of_its_own_is_never_satisfied() {
         let rule = ["user/Observation.rs?status=final".to_owned()];
-        assert_eq!(held(&rule, &[Scope::parse("user/*.cruds"), Scope::parse(&rule[0])]), Held::No);
+        assert_eq!(
+            held(&rule, &[Scope::parse("user/*.cruds"), Scope::parse(&rule[0])]),
+            Held::No
+        );
     }
 }

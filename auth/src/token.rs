@@ -105,7 +105,10 @@ impl Algorithm {
     /// The algorithm of that name. `None` for all others, `none` and the symmetric ones included.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|algorithm| algorithm.as_str() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|algorithm| algorithm.as_str() == name)
     }
 }
 
@@ -164,7 +167,12 @@ impl Issuer {
             keys,
             reach: Reach::default(),
             audiences,
-            algorithms: vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA],
+            algorithms: vec![
+                Algorithm::RS256,
+                Algorithm::PS256,
+                Algorithm::ES256,
+                Algorithm::EdDSA,
+            ],
             tenant_claim: "tenant".to_owned(),
             tenants: Tenants::List(Vec::new()),
             claims: Vec::new(),
