@@ -10,6 +10,22 @@ use crate::ids::AttributeId;
 /// One attribute value. Equality is equality of text.
 pub type Atom = Arc<str>;
 
+/// Names that no declared attribute and no producer's extension may take: the attributes of an event that are always
+/// ours or the specification's (CloudEvents 1.0.2, section 3), and what is put beside them on the wire.
+pub const RESERVED: &[&str] = &[
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "data",
+    "tenant",
+    "cursor",
+];
+
 /// The values of one event's attributes, ordered by attribute. Absent attributes have no entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -32,6 +48,61 @@ impl Attributes {
 
     /// The values of one attribute.
     pub fn get(&self, id: AttributeId) -> impl Iterator<Item = &Atom> {
-        self.values.iter().filter(move |(have, _)| *have == id).map(|(_, value)| value)
+        self.values
+            .iter()
+            .filter(move |(have, _)| *have == id)
+            .map(|(_, value)| value)
+    }
+
+    /// Bytes that the values hold, roughly.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        // Two counters before the text, and the slot that points to it.
+        const EACH: usize = 2 * size_of::<usize>() + size_of::<(AttributeId, Atom)>();
+        self.values.iter().map(|(_, value)| value.len() + EACH).sum()
+    }
+}
+
+/// The `reference` normaliser: an absolute URL or a relative reference is cut down to its last two path segments, a
+/// trailing `_history/<version>` left out, so that `https://x/fhir/Patient/1/_history/2` equals `Patient/1`
+/// (FHIR R4, 2.3.0.1 "Literal References").
+///
+/// Anything else stays as it is: URNs, fragments (`#contained`, `Patient/1#name`), queries (`Patient?identifier=1`),
+/// text with white space, and paths of fewer than two segments.
+#[must_use]
+pub fn reference(text: &str) -> &str {
+    if text.contains(|c: char| matches!(c, '#' | '?' | '\\') || c.is_whitespace() || c.is_control()) {
+        return text;
+    }
+    let path = match text.split_once("://") {
+        Some((scheme, rest))
+            if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !scheme.is_empty() =>
+        {
+            match rest.split_once('/') {
+                Some((_, path)) => path,
+                None => return text,
+            }
+        }
+        Some(_) => return text,
+        // `urn:uuid:...`, `mailto:...`
+        None if text.contains(':') => return text,
+        None => text.strip_prefix('/').unwrap_or(text),
+    };
+    let path = match path.rsplit_once("/_history/") {
+        Some((before, version)) if !version.is_empty() && !version.contains('/') => before,
+        _ => path,
+    };
+    let mut from_the_end = path.rmatch_indices('/').map(|(at, _)| at);
+    let Some(last) = from_the_end.next() else {
+        return text;
+    };
+    let start = from_the_end.next().map_or(0, |slash| slash + 1);
+    match (path.get(start..last), path.get(last + 1..), path.get(start..)) {
+        (Some(kind), Some(id), Some(both))
+            if !kind.is_empty() && !id.is_empty() && kind != "_history" && id != "_history" =>
+        {
+            both
+        }
+        _ => text,
     }
 }
