@@ -1,12 +1,17 @@
 //! One record of a stream, presented as a CloudEvents 1.0 event. Immutable once decoded, shared by `Arc`.
 
+mod json;
+
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::attributes::Attributes;
-use crate::contract::Stream;
-use crate::ids::{Slot, TenantId};
+use crate::contract::{AttributeSource, Stream};
+use crate::ids::{AttributeId, Slot, TenantId};
 use crate::project::{Document, Mask};
 
 /// What happened to the thing that the event speaks of.
@@ -90,8 +95,135 @@ pub struct Event {
 impl Event {
     /// Appends the event as one CloudEvents JSON object without line breaks, hidden fields removed.
     ///
-    /// The object starts with `{"specversion":"1.0"`, so that a caller can put a member in front of it.
+    /// The object starts with `{"specversion":"1.0"`, so that a caller can put a member in front of it. Then come `id`,
+    /// `source`, `type`, `subject`, `time`, `tenant`, the declared attributes, the producer's extensions,
+    /// `datacontenttype` and `data` (or `data_base64`). What of that a mask takes away:
+    ///
+    /// - of the data, what it hides; all of it if it is not JSON and the mask hides anything;
+    /// - an attribute whose pointer is at, above or below something hidden. One with a `*` is never emitted;
+    /// - `subject`, and attributes from the key or a header, where their text holds the value of an attribute that is
+    ///   hidden (a hidden `patient` is not given away by the key). Hidden fields that are no attributes are not looked
+    ///   for: whoever puts them into keys or CloudEvents attributes publishes them;
+    /// - the producer's extensions, all of them, if the mask hides anything: nobody declared what they hold.
     pub fn encode(&self, mask: &Mask, out: &mut Vec<u8>) {
-        todo!("{mask:?} {}", out.len())
+        let open = mask.hides_nothing();
+        let secrets = if open {
+            SmallVec::new()
+        } else {
+            self.hidden_values(mask)
+        };
+        let told = |text: &str| !secrets.iter().any(|secret| holds(text, secret));
+
+        out.reserve(self.bytes.min(1 << 20) + 256);
+        out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
+        json::string(&self.id, out);
+        out.extend_from_slice(br#","source":"#);
+        json::string(&self.source, out);
+        out.extend_from_slice(br#","type":"#);
+        json::string(&self.kind, out);
+        if let Some(subject) = self.subject.as_deref().filter(|subject| told(subject)) {
+            out.extend_from_slice(br#","subject":"#);
+            json::string(subject, out);
+        }
+        if json::has_time(self.time_ms) {
+            out.extend_from_slice(br#","time":"#);
+            json::time(self.time_ms, out);
+        }
+        out.extend_from_slice(br#","tenant":"#);
+        json::string(self.tenant.as_str(), out);
+        for (id, value) in self.attributes.iter() {
+            let Some(attribute) = self.stream.attributes.get(usize::from(id.0)) else {
+                continue;
+            };
+            let shown = match &attribute.source {
+                AttributeSource::Pointer(pointer) => {
+                    !pointer.has_wildcard() && (open || !mask.hides(pointer))
+                }
+                AttributeSource::Key | AttributeSource::Header(_) => told(value),
+            };
+            if shown {
+                json::member(attribute.name.as_str(), value, out);
+            }
+        }
+        if open {
+            for (name, value) in &self.extensions {
+                json::member(name, value, out);
+            }
+        }
+        self.encode_data(mask, open, out);
+        out.push(b'}');
     }
+
+    /// What the event holds in memory, roughly: its own size, and what its pointers own.
+    pub(crate) fn memory(&self) -> usize {
+        let data = match &self.data {
+            Data::Json(document) => document.memory(),
+            Data::Binary(bytes) => bytes.len(),
+            Data::None => 0,
+        };
+        let extensions: usize = self
+            .extensions
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 64)
+            .sum();
+        let texts = self.id.len() + self.source.len() + self.subject.as_deref().map_or(0, str::len) + 48;
+        let key = self.key.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + data + extensions + texts + key + self.attributes.memory()
+    }
+
+    fn encode_data(&self, mask: &Mask, open: bool, out: &mut Vec<u8>) {
+        let before = out.len();
+        if !matches!(self.data, Data::None) {
+            json::member("datacontenttype", &self.content_type, out);
+        }
+        match &self.data {
+            Data::Json(document) => {
+                out.extend_from_slice(br#","data":"#);
+                if !document.write(mask, out) {
+                    out.truncate(before);
+                }
+            }
+            Data::Binary(bytes) if open => {
+                out.extend_from_slice(br#","data_base64":""#);
+                out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+                out.push(b'"');
+            }
+            Data::Binary(_) => out.truncate(before),
+            Data::None => {}
+        }
+    }
+
+    /// The values of the attributes that the mask hides.
+    fn hidden_values(&self, mask: &Mask) -> SmallVec<[&str; 4]> {
+        let is_hidden = |id: AttributeId| match self.stream.attributes.get(usize::from(id.0)) {
+            Some(attribute) => match &attribute.source {
+                AttributeSource::Pointer(pointer) => mask.hides(pointer),
+                AttributeSource::Key | AttributeSource::Header(_) => false,
+            },
+            None => false,
+        };
+        self.attributes
+            .iter()
+            .filter(|(id, _)| is_hidden(*id))
+            .map(|(_, value)| &**value)
+            .collect()
+    }
+}
+
+/// Whether a text gives a hidden value away: it holds the whole of it, or the id of a reference (`1` of `Patient/1`) as a
+/// word of its own.
+fn holds(text: &str, secret: &str) -> bool {
+    if secret.is_empty() {
+        return false;
+    }
+    let id = secret
+        .rsplit_once('/')
+        .map(|(_, id)| id)
+        .filter(|id| !id.is_empty());
+    let is_word = |at: usize, length: usize| {
+        let outside = |byte: Option<&u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        let bytes = text.as_bytes();
+        outside(at.checked_sub(1).and_then(|before| bytes.get(before))) && outside(bytes.get(at + length))
+    };
+    text.contains(secret) || id.is_some_and(|id| text.match_indices(id).any(|(at, id)| is_word(at, id.len())))
 }

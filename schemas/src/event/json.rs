@@ -1,0 +1,95 @@
+//! JSON text by hand, for the hot path: strings, members and times. It writes no line break, whatever it is given.
+
+/// The first and the last millisecond that RFC 3339 can write (years 0000 to 9999; ours begin with the epoch).
+const TIME_MS: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
+
+/// Whether the time can be written. Kafka's -1, "no timestamp", cannot.
+pub(super) fn has_time(time_ms: i64) -> bool {
+    TIME_MS.contains(&time_ms)
+}
+
+/// `,"name":"value"`; the name is one of ours or a CloudEvents name and needs no escape.
+pub(super) fn member(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    string(value, out);
+}
+
+/// A string with its quotes.
+pub(super) fn string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..=0x1F => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[plain..at]);
+        plain = at + 1;
+        if escape.is_empty() {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[hex(byte >> 4), hex(byte & 0xF)]);
+        } else {
+            out.extend_from_slice(escape);
+        }
+    }
+    out.extend_from_slice(&bytes[plain..]);
+    out.push(b'"');
+}
+
+/// `"2026-11-23T16:30:00.123Z"` with its quotes; only for what [`has_time`] accepts.
+pub(super) fn time(time_ms: i64, out: &mut Vec<u8>) {
+    let (days, of_day) = (time_ms.div_euclid(86_400_000), time_ms.rem_euclid(86_400_000));
+    let (year, month, day) = civil(days);
+    let (seconds, millis) = (of_day / 1000, of_day % 1000);
+    out.push(b'"');
+    digits(year, 4, out);
+    out.push(b'-');
+    digits(month, 2, out);
+    out.push(b'-');
+    digits(day, 2, out);
+    out.push(b'T');
+    digits(seconds / 3600, 2, out);
+    out.push(b':');
+    digits(seconds / 60 % 60, 2, out);
+    out.push(b':');
+    digits(seconds % 60, 2, out);
+    out.push(b'.');
+    digits(millis, 3, out);
+    out.extend_from_slice(b"Z\"");
+}
+
+/// Year, month and day of a count of days since 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: i64) -> (i64, i64, i64) {
+    // Years begin in March here, so that the leap day is the last one; eras are 400 years.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (year + era * 400 + next_year, month, day)
+}
+
+fn digits(value: i64, count: u32, out: &mut Vec<u8>) {
+    for place in (0..count).rev() {
+        let digit = value / 10_i64.pow(place) % 10;
+        out.push(b"0123456789"[usize::try_from(digit).unwrap_or(0)]);
+    }
+}
+
+fn hex(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble)]
+}
