@@ -1,0 +1,2 @@
+//! Placeholder while the load generator is being written.
+fn main() {}

@@ -1,0 +1,5 @@
+//! What users are promised, tried on a real Apache Kafka and the gateway that users run.
+//!
+//! One binary, so that all promises share one Kafka. Volumes and seeds: see `tidewire_tests::volume`.
+
+mod harness;
