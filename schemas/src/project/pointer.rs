@@ -140,3 +140,79 @@ impl fmt::Display for Pointer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pointer(text: &str) -> Pointer {
+        Pointer::parse(text).expect("a good pointer")
+    }
+
+    #[test]
+    fn text_is_read_as_rfc_6901_says() {
+        assert_eq!(pointer("").depth(), 0);
+        assert_eq!(pointer("/").segments().collect::<Vec<_>>(), [""]);
+        assert_eq!(
+            pointer("/a~1b/m~0n/~01").segments().collect::<Vec<_>>(),
+            ["a/b", "m~n", "~1"]
+        );
+        for bad in ["a", "a/b", "/~", "/~2", "/a~", "#/a"] {
+            assert!(Pointer::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Pointer::parse(&"/a".repeat(600)).is_err());
+    }
+
+    #[test]
+    fn a_pointer_covers_what_is_below_it() {
+        assert!(pointer("/a").covers(&pointer("/a/b")));
+        assert!(pointer("").covers(&pointer("/a")));
+        assert!(pointer("/a/*").covers(&pointer("/a/0/b")));
+        assert!(!pointer("/a/0").covers(&pointer("/a/*")));
+        assert!(!pointer("/a/b").covers(&pointer("/a")));
+        assert!(!pointer("/a").covers(&pointer("/ab")));
+    }
+
+    #[test]
+    fn overlap_is_at_above_or_below() {
+        for (one, other) in [
+            ("/a", "/a/b"),
+            ("/a/b", "/a"),
+            ("/*/b", "/a"),
+            ("/a/*/c", "/a/0/c/d"),
+            ("", "/x"),
+        ] {
+            assert!(pointer(one).overlaps(&pointer(other)), "{one} {other}");
+            assert!(pointer(other).overlaps(&pointer(one)), "{other} {one}");
+        }
+        assert!(!pointer("/a/b").overlaps(&pointer("/a/c")));
+        assert!(!pointer("/*/b").overlaps(&pointer("/a/c")));
+    }
+
+    #[test]
+    fn only_canonical_numbers_are_indexes() {
+        assert_eq!(index("0"), Some(0));
+        assert_eq!(index("17"), Some(17));
+        for not in ["", "00", "01", "-", "-1", "+1", "1a", "99999999999999999999999"] {
+            assert_eq!(index(not), None, "{not}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_displayed_parses_to_the_same(text in "(/([a-z~/*]|~0|~1){0,4}){0,4}") {
+            if let Ok(pointer) = Pointer::parse(&text) {
+                prop_assert_eq!(Pointer::parse(&pointer.to_string()), Ok(pointer));
+            }
+        }
+
+        #[test]
+        fn covering_is_overlapping(one in "(/[ab*]){0,4}", other in "(/[ab*]){0,4}") {
+            let (one, other) = (pointer(&one), pointer(&other));
+            prop_assert!(!one.covers(&other) || one.overlaps(&other));
+            prop_assert_eq!(one.overlaps(&other), other.overlaps(&one));
+        }
+    }
+}
