@@ -89,6 +89,12 @@ impl Findings {
         self.list.borrow().is_empty()
     }
 
+    /// Whether something with this code was found.
+    #[must_use]
+    pub fn has(&self, code: &str) -> bool {
+        self.list.borrow().iter().any(|finding| finding.code == code)
+    }
+
     /// Everything found so far, ordered by place, each once. The collector is empty afterwards.
     #[must_use]
     pub fn take(&self) -> Vec<Finding> {

@@ -1,18 +1,37 @@
 //! Streams as they are declared: `*.graphql` and `streams.toml`, loaded and checked as a whole.
+//!
+//! Invariant: a [`Contract`] in hand was checked; nothing in it needs to be checked again. It does not know Kafka, tokens
+//! or connections: it is data.
 
+mod access;
+mod attribute;
+mod check;
+mod claims;
+mod clinical;
 mod finding;
+mod load;
 mod nearest;
+mod revision;
+mod sdl;
 pub mod settings;
+mod stream;
+mod template;
 mod topic;
 
-use std::path::Path;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-use crate::attributes::Atom;
-use crate::ids::{AttributeId, AttributeName, StreamName};
-use crate::project::{Mask, Pointer};
+use crate::ids::{AttributeId, StreamName};
+use crate::project::Pointer;
 
-pub use finding::{Finding, Place};
+pub use access::{AccessRule, RULES_MAX, Rows};
+pub use attribute::{ATTRIBUTES_MAX, Attribute, AttributeSource, RESERVED_BY_EVENTS, RESERVED_BY_QUERIES};
+pub use claims::ClaimsUsed;
+pub use clinical::{CLINICAL_FILES, clinical};
+pub use finding::{Finding, Findings, Place};
+pub use template::{BadTemplate, Template, TemplatePart};
 pub use topic::{TopicMatch, TopicPattern};
 
 /// A contract that was checked.
@@ -80,28 +99,6 @@ pub enum TenantSource {
     Pointer(Pointer),
 }
 
-/// A declared attribute.
-#[derive(Debug, Clone)]
-pub struct Attribute {
-    /// Its name.
-    pub name: AttributeName,
-    /// Where its value is found.
-    pub source: AttributeSource,
-    /// Whether `https://x/Patient/1/_history/2` is made equal to `Patient/1`.
-    pub reference: bool,
-}
-
-/// Where an attribute's value is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttributeSource {
-    /// In the data; a `*` gives several values, which are for filters only: they are not emitted.
-    Pointer(Pointer),
-    /// The record's key as text.
-    Key,
-    /// A record header.
-    Header(String),
-}
-
 /// What a tombstone means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Deletes {
@@ -113,52 +110,7 @@ pub enum Deletes {
     None,
 }
 
-/// One access rule: whoever holds one of the scopes gets a clause.
-#[derive(Debug, Clone)]
-pub struct AccessRule {
-    /// Where it was declared.
-    pub place: Place,
-    /// Any of these suffices.
-    pub scopes: Vec<String>,
-    /// Which rows; the tenant is always ANDed.
-    pub rows: Rows,
-    /// Which fields.
-    pub mask: Arc<Mask>,
-}
-
-/// Which rows a rule gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rows {
-    /// All of the tenant's.
-    Tenant,
-    /// Those whose attributes equal these templates.
-    Match(Vec<(AttributeId, Template)>),
-}
-
-/// Text with `{claims.NAME}` and `{subject}` in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    /// In order.
-    pub parts: Vec<TemplatePart>,
-}
-
-/// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplatePart {
-    /// As it stands.
-    Text(String),
-    /// The claim of that name; a claim that is missing or no string makes the clause false.
-    Claim(String),
-    /// The token's subject.
-    Subject,
-}
-
 impl Contract {
-    /// Loads a folder: every `*.graphql` and every `streams.toml` in it. Reports all findings at once.
-    pub fn load(folder: &Path) -> Result<Self, Vec<Finding>> {
-        todo!("{}", folder.display())
-    }
-
     /// The stream of that name.
     #[must_use]
     pub fn stream(&self, name: &str) -> Option<&Arc<Stream>> {
@@ -170,22 +122,10 @@ impl Stream {
     /// The attribute of that name.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<AttributeId> {
-        let place = self.attributes.iter().position(|attribute| attribute.name.as_str() == name)?;
+        let place = self
+            .attributes
+            .iter()
+            .position(|attribute| attribute.name.as_str() == name)?;
         u16::try_from(place).ok().map(AttributeId)
-    }
-}
-
-impl Template {
-    /// Fills the template in. `None` where a claim is missing.
-    pub fn fill(&self, claim: impl Fn(&str) -> Option<Atom>, subject: &str) -> Option<Atom> {
-        let mut text = String::new();
-        for part in &self.parts {
-            match part {
-                TemplatePart::Text(piece) => text.push_str(piece),
-                TemplatePart::Claim(name) => text.push_str(&claim(name)?),
-                TemplatePart::Subject => text.push_str(subject),
-            }
-        }
-        Some(Atom::from(text))
     }
 }
