@@ -5,10 +5,17 @@
 //! send one, [`quota`] counts connections, [`egress`] is the only way out to the network.
 
 pub mod access;
+mod claims;
 pub mod clock;
 pub mod dev;
 pub mod egress;
+mod header;
+pub mod issuer;
+mod keyring;
+mod keys;
 pub mod quota;
+pub mod reason;
 pub mod scope;
+mod strict;
 pub mod ticket;
 pub mod token;

@@ -2,17 +2,31 @@
 //!
 //! One invariant: nothing of a token is believed before its signature is checked with a key of the issuer that it names,
 //! under an algorithm that this issuer is configured for. Knows nothing of streams.
+//!
+//! Sources of the rules: RFC 7515, RFC 7519, RFC 8725 (best current practices), RFC 9068 (`at+jwt`).
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::future;
 use schemas::ids::TenantId;
 use schemas::problem::Code;
+use serde_json::{Map, Value};
 use url::Url;
 
-use crate::egress::Reach;
+use crate::claims;
+use crate::egress::Client;
+use crate::header::Header;
+use crate::keyring::{Keyring, Place};
+use crate::keys::KeySet;
+use crate::reason;
+use crate::strict::{self, BadObject};
+
+pub use crate::issuer::{Algorithm, Issuer, KeySource, Tenants};
+
+/// The longest token that is looked at, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +47,7 @@ pub struct Principal {
     pub expires_at_ms: i64,
 }
 
-/// Subject and claims may name a patient: they are not printed.
+/// Subject, scopes and claims may name a patient: they are not printed.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal")
@@ -44,7 +58,15 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// Why a token is refused. `detail` names the rule, never the token.
+impl Principal {
+    /// Whether a renewed token may take the place of this one: the same issuer, subject and tenant.
+    #[must_use]
+    pub fn is_same(&self, renewed: &Self) -> bool {
+        self.issuer == renewed.issuer && self.subject == renewed.subject && self.tenant == renewed.tenant
+    }
+}
+
+/// Why a token is refused. `detail` names the rule, never the token; [`crate::reason`] has them all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", code.name)]
 pub struct BadToken {
@@ -54,136 +76,8 @@ pub struct BadToken {
     pub detail: &'static str,
 }
 
-/// A signature algorithm. There is no symmetric one, and no `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "named by RFC 7518 and RFC 8037")]
-pub enum Algorithm {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    ES512,
-    EdDSA,
-}
-
-impl Algorithm {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::ES256,
-        Self::ES384,
-        Self::ES512,
-        Self::EdDSA,
-    ];
-
-    /// The name in a token's header.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::ES512 => "ES512",
-            Self::EdDSA => "EdDSA",
-        }
-    }
-
-    /// The algorithm of that name. `None` for all others, `none` and the symmetric ones included.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|algorithm| algorithm.as_str() == name)
-    }
-}
-
-/// Where an issuer's keys come from.
-#[derive(Debug, Clone)]
-pub enum KeySource {
-    /// A JWK set, as text.
-    Jwks(String),
-    /// The address of a JWK set.
-    Url(Url),
-    /// OpenID Connect discovery: `<issuer>/.well-known/openid-configuration`.
-    Discovery,
-}
-
-/// The tenants that an issuer may assert.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tenants {
-    /// Any.
-    Any,
-    /// These.
-    List(Vec<TenantId>),
-}
-
-/// An issuer that is trusted, and how far.
-#[derive(Debug, Clone)]
-pub struct Issuer {
-    /// `iss`, compared exactly.
-    pub issuer: String,
-    /// Its keys.
-    pub keys: KeySource,
-    /// Besides global addresses, where its keys may be fetched from.
-    pub reach: Reach,
-    /// One of these must be in `aud`.
-    pub audiences: Vec<String>,
-    /// Its tokens are signed with one of these.
-    pub algorithms: Vec<Algorithm>,
-    /// The claim that names the tenant; a JSON pointer where it starts with `/`.
-    pub tenant_claim: String,
-    /// The tenants that it may assert.
-    pub tenants: Tenants,
-    /// The claims that reach [`Principal::claims`], where they are strings.
-    pub claims: Vec<String>,
-    /// The claims that may hold the scopes; the first that a token has counts.
-    pub scope_claims: Vec<String>,
-    /// How far `nbf` and `iat` may lie ahead of our clock. `exp` has no leeway: a session ends with its token.
-    pub leeway: Duration,
-}
-
-impl Issuer {
-    /// An issuer with the defaults: RS256, PS256, ES256 and EdDSA, the tenant in `tenant`, no tenants, no claims, scopes in
-    /// `scope` or `scp`, 30 s of leeway, keys from global addresses only.
-    #[must_use]
-    pub fn new(issuer: &str, keys: KeySource, audiences: Vec<String>) -> Self {
-        Self {
-            issuer: issuer.to_owned(),
-            keys,
-            reach: Reach::default(),
-            audiences,
-            algorithms: vec![
-                Algorithm::RS256,
-                Algorithm::PS256,
-                Algorithm::ES256,
-                Algorithm::EdDSA,
-            ],
-            tenant_claim: "tenant".to_owned(),
-            tenants: Tenants::List(Vec::new()),
-            claims: Vec::new(),
-            scope_claims: vec!["scope".to_owned(), "scp".to_owned()],
-            leeway: Duration::from_secs(30),
-        }
-    }
-}
-
 /// An issuer that cannot be trusted as it is configured.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("issuer {issuer:?}: {problem}")]
 pub struct BadIssuer {
     /// Which one.
@@ -206,19 +100,63 @@ pub struct IssuerStatus {
 /// Verifies tokens of the configured issuers. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
-    inner: Arc<()>,
+    trusted: Arc<[Trusted]>,
+}
+
+struct Trusted {
+    issuer: Issuer,
+    name: Arc<str>,
+    keyring: Keyring,
 }
 
 impl Authenticator {
     /// Takes the issuers; inline keys are read at once, others when [`Authenticator::run`] or a token asks for them.
+    /// Reports the first problem that it finds; [`Issuer::problems`] has all that need no keys.
     pub fn new(issuers: Vec<Issuer>) -> Result<Self, BadIssuer> {
-        todo!("{}", issuers.len())
+        let mut trusted: Vec<Trusted> = Vec::with_capacity(issuers.len());
+        for issuer in issuers {
+            let bad = |problem: String| BadIssuer {
+                issuer: issuer.issuer.clone(),
+                problem,
+            };
+            if let Some(problem) = issuer.problems().into_iter().next() {
+                return Err(bad(problem));
+            }
+            if trusted.iter().any(|other| other.issuer.issuer == issuer.issuer) {
+                return Err(bad("it is configured twice".to_owned()));
+            }
+            let name: Arc<str> = Arc::from(issuer.issuer.as_str());
+            let keyring = keyring(&issuer, Arc::clone(&name)).map_err(bad)?;
+            trusted.push(Trusted {
+                issuer,
+                name,
+                keyring,
+            });
+        }
+        Ok(Self {
+            trusted: trusted.into(),
+        })
     }
 
-    /// Verifies a compact JWS. Waits only where an unknown `kid` makes it fetch keys. Cancel safe.
-    #[expect(clippy::unused_async, reason = "written in the next commit")]
+    /// Verifies a compact JWS. Waits only where keys are not there or an unknown `kid` makes it fetch them. Cancel safe.
     pub async fn verify(&self, token: &str, now_ms: i64) -> Result<Arc<Principal>, BadToken> {
-        todo!("{} {now_ms} {:?}", token.len(), self.inner)
+        let parts = Parts::split(token)?;
+        let header = Header::read(parts.header)?;
+        let claims = read_claims(parts.claims)?;
+        let name = claims
+            .get("iss")
+            .and_then(Value::as_str)
+            .ok_or(reason::ISS_MISSING)?;
+        let trusted = self
+            .trusted
+            .iter()
+            .find(|trusted| &*trusted.name == name)
+            .ok_or(reason::ISS_UNKNOWN)?;
+        if !trusted.issuer.algorithms.contains(&header.algorithm) {
+            return Err(reason::ALG_NOT_ALLOWED);
+        }
+        trusted.check_signature(&header, &parts).await?;
+        claims::principal(&trusted.issuer, &trusted.name, &claims, now_ms).map(Arc::new)
     }
 
     /// Whether every issuer has keys that are not past their age.
@@ -230,19 +168,112 @@ impl Authenticator {
     /// Each issuer's state, in the configured order.
     #[must_use]
     pub fn status(&self) -> Vec<IssuerStatus> {
-        todo!()
+        let status = |trusted: &Trusted| {
+            let current = trusted.keyring.current();
+            let keys = current.as_ref().map_or(0, |current| current.set.usable());
+            IssuerStatus {
+                issuer: Arc::clone(&trusted.name),
+                ready: current.is_some(),
+                keys,
+            }
+        };
+        self.trusted.iter().map(status).collect()
     }
 
     /// Fetches keys at once and then ahead of their age, so that no reader waits for it. Never returns: the caller owns
     /// the task and drops it. Without it keys are fetched when a token needs them.
-    #[expect(clippy::unused_async, reason = "written in the next commit")]
     pub async fn run(self) {
-        todo!()
+        future::join_all(self.trusted.iter().map(|trusted| trusted.keyring.keep_fresh())).await;
+        future::pending().await
     }
 
-    /// Every `detail` that a [`BadToken`] may have, with its code: for documentation and tests.
+    /// Every reason for which a token may be refused: for documentation and tests.
     #[must_use]
-    pub fn reasons() -> &'static [(&'static str, Code)] {
-        todo!()
+    pub fn reasons() -> &'static [BadToken] {
+        reason::ALL
     }
+}
+
+impl Trusted {
+    /// Looks for the key among those that are there; if that fails because of the key, once more among newer ones.
+    async fn check_signature(&self, header: &Header, parts: &Parts<'_>) -> Result<(), BadToken> {
+        let current = self.keyring.ready().await.ok_or(reason::KEYS_UNAVAILABLE)?;
+        let Err(refused) = parts.check(header, &current.set) else {
+            return Ok(());
+        };
+        // Without a `kid` a rotated key shows only in that nothing fits.
+        let rotated = refused == reason::KID_UNKNOWN
+            || (header.kid.is_none() && (refused == reason::KID_REQUIRED || refused == reason::SIGNATURE));
+        if !rotated {
+            return Err(refused);
+        }
+        match self.keyring.newer(&current).await {
+            Some(newer) => parts.check(header, &newer.set),
+            None => Err(refused),
+        }
+    }
+}
+
+/// The three parts of a compact JWS, still as base64url.
+struct Parts<'a> {
+    header: &'a str,
+    claims: &'a str,
+    signature: &'a str,
+    /// What is signed: `header.claims`.
+    message: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn split(token: &'a str) -> Result<Self, BadToken> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(reason::TOO_LARGE);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(reason::MALFORMED)?;
+        let (header, claims) = message.split_once('.').ok_or(reason::MALFORMED)?;
+        if claims.contains('.') {
+            return Err(reason::MALFORMED);
+        }
+        Ok(Self {
+            header,
+            claims,
+            signature,
+            message,
+        })
+    }
+
+    fn check(&self, header: &Header, keys: &KeySet) -> Result<(), BadToken> {
+        let key = keys.find(header.kid.as_deref(), header.algorithm)?;
+        key.verify(header.algorithm, self.message.as_bytes(), self.signature)
+    }
+}
+
+fn read_claims(part: &str) -> Result<Map<String, Value>, BadToken> {
+    let bytes = strict::base64(part).ok_or(reason::MALFORMED)?;
+    strict::object(&bytes).map_err(|bad| match bad {
+        BadObject::Syntax => reason::CLAIMS_JSON,
+        BadObject::Duplicate => reason::CLAIMS_DUPLICATE,
+    })
+}
+
+fn keyring(issuer: &Issuer, name: Arc<str>) -> Result<Keyring, String> {
+    let place = match &issuer.keys {
+        KeySource::Jwks(text) => {
+            let set = KeySet::parse(text.as_bytes()).map_err(|error| error.to_string())?;
+            return Ok(Keyring::inline(name, set));
+        }
+        KeySource::Url(url) => Place::Set(url.clone()),
+        KeySource::Discovery => {
+            let base = issuer.issuer.strip_suffix('/').unwrap_or(&issuer.issuer);
+            let url = Url::parse(&format!("{base}/.well-known/openid-configuration"))
+                .map_err(|error| format!("its name is no URL, so its keys cannot be discovered: {error}"))?;
+            Place::Discovery(url)
+        }
+    };
+    let (Place::Set(url) | Place::Discovery(url)) = &place;
+    issuer
+        .reach
+        .check(url)
+        .map_err(|error| format!("its keys cannot be fetched: {error}"))?;
+    let http = Client::new(issuer.reach).map_err(|error| error.to_string())?;
+    Ok(Keyring::remote(name, place, http))
 }
