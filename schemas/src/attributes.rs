@@ -106,3 +106,61 @@ pub fn reference(text: &str) -> &str {
         _ => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn references_to_one_thing_are_equal() {
+        for text in [
+            "Patient/1",
+            "/Patient/1",
+            "Patient/1/_history/2",
+            "https://x/Patient/1",
+            "https://x.example:8443/fhir/r4/Patient/1/_history/2",
+            "http://x/Patient/1",
+            "fhir/Patient/1",
+        ] {
+            assert_eq!(reference(text), "Patient/1", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_reference_stays_as_it_is() {
+        for text in [
+            "",
+            "/",
+            "Patient",
+            "Patient/",
+            "#contained",
+            "Patient/1#name",
+            "Patient?identifier=x/1",
+            "urn:uuid:53fefa32-fcbb-4ff8-8a92-55ee120877b7",
+            "urn:oid:1.2/3",
+            "mailto:a/b",
+            "https://x",
+            "https://x/1",
+            "://x/Patient/1",
+            "Patient/1/_history",
+            "Patient/_history/2",
+            "with space/1",
+            "https://x/Patient/1 ",
+            "//",
+            "a//",
+        ] {
+            assert_eq!(reference(text), text, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_again_changes_nothing(text in "(https?://)?[a-z./:#?_ ]{0,12}(/_history/[0-9/]{0,3})?") {
+            let once = reference(&text);
+            prop_assert!(text.contains(once));
+            prop_assert_eq!(reference(once), once);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod json;
 
+use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -44,7 +45,7 @@ impl Change {
 }
 
 /// The body of an event.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Data {
     /// A JSON document, checked and indexed: field masks and projections work on it.
     Json(Document),
@@ -55,7 +56,7 @@ pub enum Data {
 }
 
 /// One event.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Event {
     /// The stream's declaration.
     pub stream: Arc<Stream>,
@@ -210,6 +211,30 @@ impl Event {
     }
 }
 
+/// Never the payload: what is written for debugging ends up in logs.
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(document) => document.fmt(f),
+            Self::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+            Self::None => f.write_str("None"),
+        }
+    }
+}
+
+/// Where it came from and what happened; never the payload, the key or attributes.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("stream", &self.stream.name)
+            .field("slot", &self.slot)
+            .field("offset", &self.offset)
+            .field("change", &self.change)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Whether a text gives a hidden value away: it holds the whole of it, or the id of a reference (`1` of `Patient/1`) as a
 /// word of its own.
 fn holds(text: &str, secret: &str) -> bool {
@@ -226,4 +251,172 @@ fn holds(text: &str, secret: &str) -> bool {
         outside(at.checked_sub(1).and_then(|before| bytes.get(before))) && outside(bytes.get(at + length))
     };
     text.contains(secret) || id.is_some_and(|id| text.match_indices(id).any(|(at, id)| is_word(at, id.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::contract::{Format, TenantSource};
+    use crate::decode::Decoder;
+    use crate::fixture::{self, pointer};
+
+    const RESOURCE: &str = r#"{ "id": "9", "subject": {"reference": "Patient/1"}, "status": "final",
+        "code": {"coding": [{"code": "c1"}, {"code": "c2"}]}, "value": 1.00, "note": [{"text": "x"}] }"#;
+
+    fn event(stream: Stream, key: &str, value: &str, headers: &[(&str, &str)]) -> Event {
+        let decoder = Decoder::new(Arc::new(stream), &SecretString::from("id secret"));
+        let decoded = decoder.decode(fixture::record(key, value, headers));
+        decoded.expect("a good record").expect("not passed over")
+    }
+
+    fn observation(key: &str) -> Event {
+        event(
+            fixture::clinical(),
+            key,
+            RESOURCE,
+            &[("tenant", "north"), ("unit", "ICU")],
+        )
+    }
+
+    fn encoded(event: &Event, mask: &Mask) -> (String, Value) {
+        let mut out = Vec::new();
+        event.encode(mask, &mut out);
+        let text = String::from_utf8(out).expect("UTF-8");
+        let value = serde_json::from_str(&text).expect("JSON");
+        (text, value)
+    }
+
+    fn hide(pointers: &[&str]) -> Mask {
+        Mask::hide(pointers.iter().map(|text| pointer(text)))
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_cloudevents() {
+        let (text, _) = encoded(&observation("Observation/9"), &Mask::nothing_hidden());
+        insta::assert_snapshot!(text, @r#"{"specversion":"1.0","id":"OeSI2y1WlhKuSpZqtO8W4w","source":"/streams/observations","type":"tidewire.observations.changed","subject":"Observation/9","time":"2023-11-14T22:13:20.123Z","tenant":"north","patient":"Patient/1","status":"final","rkey":"Observation/9","unit":"ICU","datacontenttype":"application/json","data":{"id":"9","subject":{"reference":"Patient/1"},"status":"final","code":{"coding":[{"code":"c1"},{"code":"c2"}]},"value":1.00,"note":[{"text":"x"}]}}"#);
+    }
+
+    #[test]
+    fn hidden_attributes_are_neither_in_the_data_nor_beside_it() {
+        let event = observation("Observation/9");
+        for mask in [
+            hide(&["/subject"]),
+            hide(&["/subject/reference"]),
+            hide(&["/subject/reference/below"]),
+            hide(&["/subject/*"]),
+            Mask::show([pointer("/status")]),
+        ] {
+            let (_, value) = encoded(&event, &mask);
+            assert_eq!(value.get("patient"), None, "{mask:?}");
+            assert_eq!(value["status"], json!("final"), "{mask:?}");
+            assert_eq!(value["subject"], json!("Observation/9"), "{mask:?}");
+        }
+        let (_, value) = encoded(&event, &hide(&[""]));
+        assert_eq!(
+            (
+                value.get("data"),
+                value.get("datacontenttype"),
+                value.get("status")
+            ),
+            (None, None, None)
+        );
+        assert_eq!(value["tenant"], json!("north"));
+    }
+
+    #[test]
+    fn attributes_with_a_star_are_for_filters_only() {
+        let (_, value) = encoded(&observation("k"), &Mask::nothing_hidden());
+        assert_eq!(value.get("code"), None);
+    }
+
+    #[test]
+    fn the_key_does_not_give_a_hidden_attribute_away() {
+        for key in ["Patient/1", "north:Patient/1:9", "1", "1:9", "obs-1-9"] {
+            let event = observation(key);
+            let (_, open) = encoded(&event, &Mask::nothing_hidden());
+            assert_eq!((&open["subject"], &open["rkey"]), (&json!(key), &json!(key)));
+            let (text, masked) = encoded(&event, &hide(&["/subject"]));
+            assert_eq!(
+                (masked.get("subject"), masked.get("rkey")),
+                (None, None),
+                "{text}"
+            );
+            assert!(!text.contains("Patient/1"));
+            // What is hidden has nothing to do with the key.
+            let (_, other) = encoded(&event, &hide(&["/note"]));
+            assert_eq!(other["subject"], json!(key));
+        }
+        let (_, masked) = encoded(&observation("Observation/21"), &hide(&["/subject"]));
+        assert_eq!(masked["subject"], json!("Observation/21"), "1 is no word of 21");
+        let event = event(
+            fixture::clinical(),
+            "k",
+            RESOURCE,
+            &[("tenant", "north"), ("unit", "of Patient/1")],
+        );
+        assert_eq!(encoded(&event, &hide(&["/subject"])).1.get("unit"), None);
+    }
+
+    #[test]
+    fn extensions_are_the_producers_and_shown_only_with_all_the_data() {
+        let mut stream = fixture::clinical();
+        stream.format = Format::CloudEvents;
+        let headers = [
+            ("tenant", "north"),
+            ("ce_specversion", "1.0"),
+            ("ce_id", "e\n1"),
+            ("ce_source", "urn:lab"),
+            ("ce_type", "theirs"),
+            ("ce_traceparent", "00-x"),
+        ];
+        let event = event(stream, "k", RESOURCE, &headers);
+        let (_, open) = encoded(&event, &Mask::nothing_hidden());
+        assert_eq!(
+            (&open["traceparent"], &open["id"], &open["source"]),
+            (&json!("00-x"), &json!("e\n1"), &json!("urn:lab"))
+        );
+        assert_eq!(open["type"], json!("tidewire.observations.changed"));
+        assert_eq!(encoded(&event, &hide(&["/note"])).1.get("traceparent"), None);
+    }
+
+    #[test]
+    fn bytes_are_given_whole_or_not_at_all() {
+        let mut stream = fixture::clinical();
+        stream.format = Format::CloudEvents;
+        stream.tenant = TenantSource::Header("tenant".to_owned());
+        let headers = [
+            ("tenant", "north"),
+            ("content-type", "text/plain"),
+            ("ce_specversion", "1.0"),
+            ("ce_id", "1"),
+            ("ce_source", "s"),
+            ("ce_type", "t"),
+        ];
+        let event = event(stream, "k", "hello", &headers);
+        let (_, open) = encoded(&event, &Mask::nothing_hidden());
+        assert_eq!(
+            (&open["data_base64"], &open["datacontenttype"]),
+            (&json!("aGVsbG8="), &json!("text/plain"))
+        );
+        let (text, _) = encoded(&event, &hide(&["/note"]));
+        assert!(!text.contains("data"), "{text}");
+    }
+
+    #[test]
+    fn an_event_without_a_time_has_none() {
+        let mut event = observation("k");
+        event.time_ms = -1;
+        assert_eq!(encoded(&event, &Mask::nothing_hidden()).1.get("time"), None);
+    }
+
+    #[test]
+    fn memory_counts_what_is_held() {
+        let small = observation("k");
+        let large = observation(&"k".repeat(10_000));
+        assert!(large.bytes > small.bytes + 10_000);
+        assert!(small.bytes > RESOURCE.len());
+    }
 }

@@ -9,6 +9,8 @@ pub mod cursor;
 pub mod decode;
 pub mod event;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
 pub mod ids;
 pub mod problem;
 pub mod project;

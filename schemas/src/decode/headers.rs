@@ -21,18 +21,21 @@ pub(super) enum BadHeader {
 }
 
 impl<'a> Headers<'a> {
-    /// The text of the one header of that name. One without a value is as good as absent.
+    /// The text of the one header of that name. One without a value is as good as absent, but it is one.
     ///
     /// In a structured CloudEvent `ce_NAME` is the attribute NAME of the envelope: the record's `ce_` headers, if it has
     /// any, are not its attributes.
     pub(super) fn one(&self, name: &str) -> Result<Option<&'a str>, BadHeader> {
-        let mut all = self.all(name);
-        let Some(first) = all.next() else { return Ok(None) };
-        if all.next().is_some() {
-            Err(BadHeader::Duplicate)
-        } else {
-            first.map(Some)
+        if self
+            .record
+            .iter()
+            .filter(|(have, _)| &**have == name)
+            .nth(1)
+            .is_some()
+        {
+            return Err(BadHeader::Duplicate);
         }
+        self.all(name).next().transpose()
     }
 
     /// The texts of all headers of that name.

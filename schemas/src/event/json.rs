@@ -93,3 +93,56 @@ fn digits(value: i64, count: u32, out: &mut Vec<u8>) {
 fn hex(nibble: u8) -> u8 {
     b"0123456789abcdef"[usize::from(nibble)]
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_milliseconds() {
+        for (time_ms, want) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(text(|out| time(time_ms, out)), format!("\"{want}\""));
+        }
+        assert!(!has_time(-1));
+        assert!(!has_time(i64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_read_back(time_ms in TIME_MS) {
+            let written = text(|out| time(time_ms, out));
+            prop_assert_eq!(written.len(), 26);
+            let read: Timestamp = written.trim_matches('"').parse().expect("RFC 3339");
+            prop_assert_eq!(read.as_millisecond(), time_ms);
+        }
+
+        #[test]
+        fn strings_are_read_back(given in any::<String>()) {
+            let written = text(|out| string(&given, out));
+            prop_assert!(!written.contains(['\n', '\r']));
+            prop_assert_eq!(serde_json::from_str::<String>(&written).expect("JSON"), given);
+        }
+
+        #[test]
+        fn control_characters_are_escaped(given in "[\\x00-\\x22\\\\\u{7f}\u{2028}é]{0,20}") {
+            let written = text(|out| string(&given, out));
+            prop_assert!(written.bytes().all(|byte| byte >= 0x20));
+            prop_assert_eq!(serde_json::from_str::<String>(&written).expect("JSON"), given);
+        }
+    }
+}

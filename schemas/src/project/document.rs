@@ -2,6 +2,7 @@
 //! reformatted when it is written; it does not know whose it is.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,10 +14,17 @@ use super::scan::{self, Node};
 
 /// A JSON document that was checked once: valid UTF-8, valid JSON, no duplicate member names after unescaping, no half
 /// surrogate pairs, bounded depth.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Document {
     bytes: Bytes,
     nodes: Arc<[Node]>,
+}
+
+/// Never the text: what is written for debugging ends up in logs.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Document({} bytes)", self.bytes.len())
+    }
 }
 
 /// Why bytes are no acceptable document.
