@@ -16,6 +16,7 @@ mod keys;
 pub mod quota;
 pub mod reason;
 pub mod scope;
+mod seal;
 mod strict;
 pub mod ticket;
 pub mod token;

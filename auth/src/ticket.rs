@@ -3,14 +3,33 @@
 //! One invariant: a ticket opens nothing twice on one node, and a ticket is no cookie, nor a cookie a ticket (the purpose
 //! is authenticated with the content). Knows nothing of HTTP.
 
-use schemas::ids::StreamName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schemas::ids::{StreamName, TenantId};
 use schemas::problem::Code;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ulid::Ulid;
 
+use crate::seal::Seal;
 use crate::token::Principal;
+
+pub use crate::seal::BadKey;
 
 /// How long a ticket is good for, in milliseconds.
 pub const TICKET_TTL_MS: i64 = 30_000;
+
+/// How many spent tickets are remembered. Each costs 24 bytes and its share of a tree, for 30 s: some 8 MiB at worst, at
+/// 6,600 tickets a second. Beyond, redeeming is refused, never forgotten.
+const SPENT_MAX: usize = 200_000;
+
+/// The longest ticket or cookie that is looked at: the longest token, sealed, with room for a filter.
+const TEXT_BYTES_MAX: usize = 48 * 1024;
+
+const TICKET: &[u8] = b"tidewire ticket 1";
+const COOKIE: &[u8] = b"tidewire cookie 1";
 
 /// What a ticket opens.
 #[derive(Debug, Clone)]
@@ -20,7 +39,7 @@ pub struct Ticket {
     /// The only stream that it opens, if it names one.
     pub stream: Option<StreamName>,
     /// The filter that its reader cannot leave, if it names one (JSON, as `schemas::filter::Predicate::from_json` reads it).
-    pub filter: Option<serde_json::Value>,
+    pub filter: Option<Value>,
 }
 
 /// Why a ticket or a cookie is refused. `detail` names the rule, never the text.
@@ -29,38 +48,34 @@ pub struct Ticket {
 pub struct BadTicket {
     /// What the client is told.
     pub code: Code,
-    /// The rule that it breaks: `sealed_otherwise`, `expired`, `spent`, `origin_mismatch`, `too_many`.
+    /// The rule that it breaks: `sealed_otherwise`, `expired`, `spent`, `origin_mismatch`,
+    /// `issued_in_the_future`, `too_many`.
     pub detail: &'static str,
 }
 
-/// A key that cannot seal.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadKey {
-    /// There is none.
-    #[error("no key is given")]
-    None,
-    /// Shorter than 32 bytes.
-    #[error("key {place} is shorter than 32 bytes")]
-    Short {
-        /// Which one, from 0.
-        place: usize,
-    },
-    /// The same as another one.
-    #[error("key {place} is given twice")]
-    Twice {
-        /// Which one, from 0.
-        place: usize,
-    },
+impl BadTicket {
+    const fn invalid(detail: &'static str) -> Self {
+        Self {
+            code: Code::TICKET_INVALID,
+            detail,
+        }
+    }
 }
 
 /// Seals and opens tickets and cookies. Cheap to clone; clones share what was spent.
 #[derive(Clone)]
-pub struct Tickets {}
+pub struct Tickets {
+    seal: Arc<Seal>,
+    spent: Arc<Mutex<Spent>>,
+}
 
 impl Tickets {
     /// The first key seals, all open. Each is at least 32 bytes of secret text.
     pub fn new(keys: &[SecretString]) -> Result<Self, BadKey> {
-        todo!("{}", keys.len())
+        Ok(Self {
+            seal: Arc::new(Seal::new(keys)?),
+            spent: Arc::default(),
+        })
     }
 
     /// A ticket: good once, for 30 s (or until the token expires), and only from the same origin.
@@ -69,26 +84,346 @@ impl Tickets {
         &self,
         principal: &Principal,
         stream: Option<&StreamName>,
-        filter: Option<&serde_json::Value>,
+        filter: Option<&Value>,
         origin: Option<&str>,
         now_ms: i64,
     ) -> String {
-        todo!("{principal:?} {stream:?} {filter:?} {origin:?} {now_ms}")
+        let content = TicketContent {
+            id: Ulid::generate().to_string(),
+            principal: Who::of(principal),
+            stream: stream.map(|name| name.as_str().into()),
+            filter: filter.cloned(),
+            origin: origin.map(Into::into),
+            expires_at_ms: principal.expires_at_ms.min(now_ms.saturating_add(TICKET_TTL_MS)),
+        };
+        self.seal.seal(TICKET, &to_json(&content))
     }
 
     /// Opens a ticket and spends it. The origin must be the one that it was issued to (both absent is equal, too).
     pub fn redeem(&self, text: &str, origin: Option<&str>, now_ms: i64) -> Result<Ticket, BadTicket> {
-        todo!("{} {origin:?} {now_ms}", text.len())
+        let content: TicketContent = self.open(TICKET, text)?;
+        if content.expires_at_ms <= now_ms {
+            return Err(BadTicket::invalid("expired"));
+        }
+        if content.origin.as_deref() != origin {
+            return Err(BadTicket::invalid("origin_mismatch"));
+        }
+        let stream = match &content.stream {
+            None => None,
+            Some(name) => Some(StreamName::parse(name).map_err(|_| BadTicket::invalid("sealed_otherwise"))?),
+        };
+        let id = Ulid::from_string(&content.id).map_err(|_| BadTicket::invalid("sealed_otherwise"))?;
+        let principal = content.principal.into_principal()?;
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.spend(id, content.expires_at_ms, now_ms)?;
+        Ok(Ticket {
+            principal,
+            stream,
+            filter: content.filter,
+        })
     }
 
     /// The cookie form: good until the token expires, any number of times.
     #[must_use]
     pub fn issue_cookie(&self, principal: &Principal, now_ms: i64) -> String {
-        todo!("{principal:?} {now_ms}")
+        let content = CookieContent {
+            principal: Who::of(principal),
+            issued_at_ms: now_ms,
+        };
+        self.seal.seal(COOKIE, &to_json(&content))
     }
 
     /// Opens a cookie. Whether the request's origin is on the list is the caller's business.
     pub fn open_cookie(&self, text: &str, now_ms: i64) -> Result<Principal, BadTicket> {
-        todo!("{} {now_ms}", text.len())
+        let content: CookieContent = self.open(COOKIE, text)?;
+        let principal = content.principal.into_principal()?;
+        if content.issued_at_ms > now_ms.saturating_add(TICKET_TTL_MS) {
+            // Not of this time: the clock of the node that sealed it was far ahead, or ours was set back.
+            return Err(BadTicket::invalid("issued_in_the_future"));
+        }
+        if principal.expires_at_ms <= now_ms {
+            return Err(BadTicket {
+                code: Code::TOKEN_EXPIRED,
+                detail: "expired",
+            });
+        }
+        Ok(principal)
+    }
+
+    fn open<T: for<'de> Deserialize<'de>>(&self, purpose: &[u8], text: &str) -> Result<T, BadTicket> {
+        let otherwise = BadTicket::invalid("sealed_otherwise");
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(otherwise);
+        }
+        let content = self.seal.open(purpose, text).ok_or(otherwise)?;
+        serde_json::from_slice(&content).map_err(|_| otherwise)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct TicketContent {
+    id: String,
+    principal: Who,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    expires_at_ms: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CookieContent {
+    principal: Who,
+    issued_at_ms: i64,
+}
+
+/// A principal, as it is written.
+#[derive(Serialize, Deserialize)]
+struct Who {
+    issuer: Arc<str>,
+    subject: Arc<str>,
+    tenant: String,
+    scopes: Vec<String>,
+    claims: BTreeMap<String, Arc<str>>,
+    token_id: Option<Arc<str>>,
+    expires_at_ms: i64,
+}
+
+impl Who {
+    fn of(principal: &Principal) -> Self {
+        Self {
+            issuer: Arc::clone(&principal.issuer),
+            subject: Arc::clone(&principal.subject),
+            tenant: principal.tenant.as_str().to_owned(),
+            scopes: principal.scopes.clone(),
+            claims: principal.claims.clone(),
+            token_id: principal.token_id.clone(),
+            expires_at_ms: principal.expires_at_ms,
+        }
+    }
+
+    fn into_principal(self) -> Result<Principal, BadTicket> {
+        Ok(Principal {
+            issuer: self.issuer,
+            subject: self.subject,
+            tenant: TenantId::parse(&self.tenant).map_err(|_| BadTicket::invalid("sealed_otherwise"))?,
+            scopes: self.scopes,
+            claims: self.claims,
+            token_id: self.token_id,
+            expires_at_ms: self.expires_at_ms,
+        })
+    }
+}
+
+fn to_json(content: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(content).expect("ticket: its content has string keys and no failing serializers")
+}
+
+/// The tickets that were redeemed and could still be redeemed again: ordered by when they expire.
+#[derive(Default)]
+struct Spent {
+    tickets: BTreeSet<(i64, u128)>,
+}
+
+impl Spent {
+    fn spend(&mut self, id: Ulid, expires_at_ms: i64, now_ms: i64) -> Result<(), BadTicket> {
+        while self
+            .tickets
+            .first()
+            .is_some_and(|(expired_at_ms, _)| *expired_at_ms <= now_ms)
+        {
+            self.tickets.pop_first();
+        }
+        let ticket = (expires_at_ms, id.into());
+        if self.tickets.contains(&ticket) {
+            return Err(BadTicket::invalid("spent"));
+        }
+        if self.tickets.len() >= SPENT_MAX {
+            return Err(BadTicket {
+                code: Code::RATE_LIMITED,
+                detail: "too_many",
+            });
+        }
+        self.tickets.insert(ticket);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_800_000_000_000;
+    const ORIGIN: Option<&str> = Some("https://app.example");
+
+    fn key(letter: &str) -> SecretString {
+        SecretString::from(letter.repeat(32))
+    }
+
+    fn tickets(keys: &[&str]) -> Tickets {
+        Tickets::new(&keys.iter().map(|letter| key(letter)).collect::<Vec<_>>()).expect("good keys")
+    }
+
+    fn principal() -> Principal {
+        Principal {
+            issuer: "https://id.example".into(),
+            subject: "ann".into(),
+            tenant: TenantId::parse("north").expect("a tenant"),
+            scopes: vec!["patient/*.rs".into()],
+            claims: BTreeMap::from([("patient".to_owned(), Arc::from("1"))]),
+            token_id: Some("t1".into()),
+            expires_at_ms: NOW_MS + 600_000,
+        }
+    }
+
+    fn detail<T>(answer: Result<T, BadTicket>) -> &'static str {
+        answer.err().expect("refused").detail
+    }
+
+    #[test]
+    fn a_ticket_carries_its_principal_stream_and_filter_and_opens_once() {
+        let tickets = tickets(&["a"]);
+        let stream = StreamName::parse("observations").expect("a name");
+        let filter = json!({"patient": "Patient/1"});
+        let text = tickets.issue(&principal(), Some(&stream), Some(&filter), ORIGIN, NOW_MS);
+        assert!(
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        );
+        let ticket = tickets.redeem(&text, ORIGIN, NOW_MS + 1).expect("good");
+        assert_eq!(
+            (ticket.principal, ticket.stream, ticket.filter),
+            (principal(), Some(stream), Some(filter))
+        );
+        assert_eq!(detail(tickets.redeem(&text, ORIGIN, NOW_MS + 2)), "spent");
+        assert_eq!(detail(tickets.clone().redeem(&text, ORIGIN, NOW_MS + 2)), "spent");
+        assert_eq!(
+            detail(tickets.redeem(&text, ORIGIN, NOW_MS + TICKET_TTL_MS)),
+            "expired"
+        );
+    }
+
+    #[test]
+    fn a_ticket_is_for_one_origin_and_a_wrong_one_does_not_spend_it() {
+        let tickets = tickets(&["a"]);
+        let text = tickets.issue(&principal(), None, None, ORIGIN, NOW_MS);
+        for origin in [
+            None,
+            Some("https://app.example.evil"),
+            Some("http://app.example"),
+            Some("null"),
+        ] {
+            assert_eq!(detail(tickets.redeem(&text, origin, NOW_MS)), "origin_mismatch");
+        }
+        assert!(tickets.redeem(&text, ORIGIN, NOW_MS).is_ok());
+        let without = tickets.issue(&principal(), None, None, None, NOW_MS);
+        assert_eq!(
+            detail(tickets.redeem(&without, ORIGIN, NOW_MS)),
+            "origin_mismatch"
+        );
+        assert!(tickets.redeem(&without, None, NOW_MS).is_ok());
+    }
+
+    #[test]
+    fn a_ticket_does_not_outlive_its_token() {
+        let tickets = tickets(&["a"]);
+        let short = Principal {
+            expires_at_ms: NOW_MS + 1000,
+            ..principal()
+        };
+        let text = tickets.issue(&short, None, None, None, NOW_MS);
+        assert_eq!(detail(tickets.redeem(&text, None, NOW_MS + 1000)), "expired");
+    }
+
+    #[test]
+    fn a_cookie_opens_again_and_again_until_its_token_expires() {
+        let tickets = tickets(&["a"]);
+        let text = tickets.issue_cookie(&principal(), NOW_MS);
+        for later_ms in [0, 1, 599_999] {
+            assert_eq!(tickets.open_cookie(&text, NOW_MS + later_ms), Ok(principal()));
+        }
+        let bad = tickets.open_cookie(&text, NOW_MS + 600_000).expect_err("expired");
+        assert_eq!(bad.code, Code::TOKEN_EXPIRED);
+    }
+
+    #[test]
+    fn a_ticket_is_no_cookie_and_a_cookie_no_ticket() {
+        let tickets = tickets(&["a"]);
+        let ticket = tickets.issue(&principal(), None, None, None, NOW_MS);
+        let cookie = tickets.issue_cookie(&principal(), NOW_MS);
+        assert_eq!(detail(tickets.open_cookie(&ticket, NOW_MS)), "sealed_otherwise");
+        assert_eq!(detail(tickets.redeem(&cookie, None, NOW_MS)), "sealed_otherwise");
+        assert!(
+            tickets.redeem(&ticket, None, NOW_MS).is_ok(),
+            "looking at it as a cookie did not spend it"
+        );
+    }
+
+    #[test]
+    fn keys_rotate_and_a_withdrawn_key_opens_nothing() {
+        let old = tickets(&["a"]);
+        let text = old.issue(&principal(), None, None, None, NOW_MS);
+        let cookie = old.issue_cookie(&principal(), NOW_MS);
+        assert!(tickets(&["b", "a"]).redeem(&text, None, NOW_MS).is_ok());
+        assert!(tickets(&["b", "a"]).open_cookie(&cookie, NOW_MS).is_ok());
+        assert_eq!(
+            detail(tickets(&["b"]).redeem(&text, None, NOW_MS)),
+            "sealed_otherwise"
+        );
+        let new = tickets(&["b", "a"]).issue(&principal(), None, None, None, NOW_MS);
+        assert_eq!(detail(old.redeem(&new, None, NOW_MS)), "sealed_otherwise");
+    }
+
+    #[test]
+    fn every_altered_byte_is_noticed() {
+        let tickets = tickets(&["a"]);
+        let text = tickets.issue(&principal(), None, None, None, NOW_MS);
+        for place in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(bytes).expect("text");
+            assert_eq!(detail(tickets.redeem(&altered, None, NOW_MS)), "sealed_otherwise");
+        }
+        for text in ["", "A", "not a ticket", &"A".repeat(100_000)] {
+            assert_eq!(detail(tickets.redeem(text, None, NOW_MS)), "sealed_otherwise");
+        }
+        assert!(tickets.redeem(&text, None, NOW_MS).is_ok());
+    }
+
+    #[test]
+    fn what_was_spent_is_forgotten_when_it_expires_and_never_before() {
+        let mut spent = Spent::default();
+        let mut id = 0_u128;
+        let mut spend = |spent: &mut Spent, expires_at_ms, now_ms| {
+            id += 1;
+            spent.spend(Ulid::from(id), expires_at_ms, now_ms)
+        };
+        for _ in 0..SPENT_MAX {
+            spend(&mut spent, 100, 0).expect("room");
+        }
+        assert_eq!(
+            spend(&mut spent, 100, 0),
+            Err(BadTicket {
+                code: Code::RATE_LIMITED,
+                detail: "too_many"
+            })
+        );
+        assert_eq!(detail(spent.spend(Ulid::from(1), 100, 99)), "spent");
+        spend(&mut spent, 200, 100).expect("room again");
+        assert_eq!(spent.tickets.len(), 1);
+    }
+
+    #[test]
+    fn nothing_of_a_ticket_is_printed() {
+        let tickets = tickets(&["a"]);
+        let text = tickets.issue(&principal(), None, None, None, NOW_MS);
+        let printed = format!("{:?}", tickets.redeem(&text, None, NOW_MS).expect("good"));
+        for secret in ["ann", "patient", "t1"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
     }
 }

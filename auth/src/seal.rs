@@ -1,0 +1,169 @@
+//! Short texts sealed with rotatable keys: AES-256-GCM, a key id in front, the purpose authenticated.
+//!
+//! One invariant: what opens was sealed here or on a node with the same keys, for the same purpose, and not altered.
+//! Knows nothing of what is sealed.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::strict;
+
+/// The shortest key text.
+const KEY_BYTES_MIN: usize = 32;
+
+const ID_LEN: usize = 4;
+
+/// A key that cannot seal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadKey {
+    /// There is none.
+    #[error("no key is given")]
+    None,
+    /// Shorter than 32 bytes.
+    #[error("key {place} is shorter than {KEY_BYTES_MIN} bytes")]
+    Short {
+        /// Which one, from 1.
+        place: usize,
+    },
+    /// The same as another one.
+    #[error("key {place} is given twice")]
+    Twice {
+        /// Which one, from 1.
+        place: usize,
+    },
+}
+
+/// Seals with its first key and opens with all.
+pub(crate) struct Seal {
+    /// At least one.
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: [u8; ID_LEN],
+    aead: LessSafeKey,
+}
+
+impl Seal {
+    pub(crate) fn new(keys: &[SecretString]) -> Result<Self, BadKey> {
+        let mut derived: Vec<Key> = Vec::with_capacity(keys.len());
+        for (place, key) in (1..).zip(keys) {
+            let text = key.expose_secret();
+            if text.len() < KEY_BYTES_MIN {
+                return Err(BadKey::Short { place });
+            }
+            let key = Key::derive(text);
+            if derived.iter().any(|other| other.id == key.id) {
+                return Err(BadKey::Twice { place });
+            }
+            derived.push(key);
+        }
+        if derived.is_empty() {
+            Err(BadKey::None)
+        } else {
+            Ok(Self { keys: derived })
+        }
+    }
+
+    /// URL-safe base64 of: key id, nonce, ciphertext with its tag.
+    pub(crate) fn seal(&self, purpose: &[u8], content: &[u8]) -> String {
+        let key = &self.keys[0];
+        let mut nonce = [0; NONCE_LEN];
+        // 96 random bits: after 2^32 texts under one key a repetition has a chance of 2^-33.
+        rand::fill(&mut nonce).expect("seal: the source of random numbers does not fail once it is open");
+        let mut sealed = content.to_vec();
+        key.aead
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(purpose),
+                &mut sealed,
+            )
+            .expect("seal: texts are far shorter than the cipher's limit");
+        URL_SAFE_NO_PAD.encode([key.id.as_slice(), &nonce, &sealed].concat())
+    }
+
+    pub(crate) fn open(&self, purpose: &[u8], text: &str) -> Option<Vec<u8>> {
+        let bytes = strict::base64(text)?;
+        let (id, rest) = bytes.split_first_chunk::<ID_LEN>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let key = self.keys.iter().find(|key| key.id == *id)?;
+        let mut content = sealed.to_vec();
+        let length = key
+            .aead
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(purpose),
+                &mut content,
+            )
+            .ok()?
+            .len();
+        content.truncate(length);
+        Some(content)
+    }
+}
+
+impl Key {
+    fn derive(text: &str) -> Self {
+        let secret = Salt::new(HKDF_SHA256, b"tidewire.auth.seal").extract(text.as_bytes());
+        let expand = |purpose: &[u8], out: &mut [u8]| {
+            secret
+                .expand(&[purpose], Length(out.len()))
+                .and_then(|okm| okm.fill(out))
+                .expect("seal: the lengths are those of the cipher");
+        };
+        let (mut id, mut bytes) = ([0; ID_LEN], [0; 32]);
+        expand(b"id", &mut id);
+        expand(b"key", &mut bytes);
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).expect("seal: the key has the cipher's length");
+        Self {
+            id,
+            aead: LessSafeKey::new(key),
+        }
+    }
+}
+
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_cannot_seal_are_refused() {
+        let key = |letter: &str, length| SecretString::from(letter.repeat(length));
+        let refused = |keys: &[SecretString]| Seal::new(keys).err();
+        assert_eq!(refused(&[]), Some(BadKey::None));
+        assert_eq!(
+            refused(&[key("a", 32), key("b", 31)]),
+            Some(BadKey::Short { place: 2 })
+        );
+        assert_eq!(
+            refused(&[key("a", 32), key("a", 32)]),
+            Some(BadKey::Twice { place: 2 })
+        );
+        assert_eq!(refused(&[key("a", 32), key("b", 32)]), None);
+    }
+
+    #[test]
+    fn a_text_opens_for_its_purpose_only_and_is_sealed_anew_each_time() {
+        let seal = Seal::new(&[SecretString::from("k".repeat(40))]).expect("a good key");
+        let text = seal.seal(b"one", b"content");
+        assert_eq!(seal.open(b"one", &text).as_deref(), Some(b"content".as_slice()));
+        assert_eq!(seal.open(b"two", &text), None);
+        assert_ne!(seal.seal(b"one", b"content"), text);
+        assert_eq!(
+            seal.open(b"one", &seal.seal(b"one", b"")).as_deref(),
+            Some(b"".as_slice())
+        );
+    }
+}
