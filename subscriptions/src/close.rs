@@ -13,27 +13,63 @@ pub struct Close {
 
 impl Close {
     /// The node drains: reconnect now, anywhere.
-    pub const DRAINING: Self = Self { code: 4000, reason: "draining" };
+    pub const DRAINING: Self = Self {
+        code: 4000,
+        reason: "draining",
+    };
     /// The client said nothing, not even pong: the connection was dead.
-    pub const SILENT: Self = Self { code: 4001, reason: "silent" };
+    pub const SILENT: Self = Self {
+        code: 4001,
+        reason: "silent",
+    };
     /// The reader did not take its events in time; it resumes from the cursor it last got.
-    pub const SLOW_READER: Self = Self { code: 4002, reason: "slow_reader" };
+    pub const SLOW_READER: Self = Self {
+        code: 4002,
+        reason: "slow_reader",
+    };
     /// A limit of the node or tenant is reached.
-    pub const LIMITED: Self = Self { code: 4100, reason: "limited" };
+    pub const LIMITED: Self = Self {
+        code: 4100,
+        reason: "limited",
+    };
     /// Our fault.
-    pub const INTERNAL: Self = Self { code: 4101, reason: "internal" };
+    pub const INTERNAL: Self = Self {
+        code: 4101,
+        reason: "internal",
+    };
     /// The token's time is over.
-    pub const EXPIRED: Self = Self { code: 4200, reason: "token_expired" };
+    pub const EXPIRED: Self = Self {
+        code: 4200,
+        reason: "token_expired",
+    };
     /// The token is not acceptable, or was not given in time.
-    pub const UNAUTHENTICATED: Self = Self { code: 4201, reason: "unauthenticated" };
+    pub const UNAUTHENTICATED: Self = Self {
+        code: 4201,
+        reason: "unauthenticated",
+    };
     /// The token was revoked.
-    pub const REVOKED: Self = Self { code: 4202, reason: "token_revoked" };
+    pub const REVOKED: Self = Self {
+        code: 4202,
+        reason: "token_revoked",
+    };
     /// A renewed token named another issuer, subject or tenant.
-    pub const PRINCIPAL_CHANGED: Self = Self { code: 4203, reason: "principal_changed" };
+    pub const PRINCIPAL_CHANGED: Self = Self {
+        code: 4203,
+        reason: "principal_changed",
+    };
     /// The client broke the protocol.
-    pub const PROTOCOL: Self = Self { code: 4300, reason: "protocol" };
+    pub const PROTOCOL: Self = Self {
+        code: 4300,
+        reason: "protocol",
+    };
     /// A message or frame is larger than the limit.
-    pub const TOO_LARGE: Self = Self { code: 4301, reason: "message_too_large" };
+    pub const TOO_LARGE: Self = Self {
+        code: 4301,
+        reason: "message_too_large",
+    };
     /// The client asked to end (its own close frame).
-    pub const CLIENT: Self = Self { code: 1000, reason: "client" };
+    pub const CLIENT: Self = Self {
+        code: 1000,
+        reason: "client",
+    };
 }

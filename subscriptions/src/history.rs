@@ -68,7 +68,12 @@ pub enum OlderError {
 /// Reads what is older than the ring. Futures may be dropped at any time.
 pub trait Older: Send + Sync + 'static {
     /// A page of `from..until`, `until > from`. Waits for room among the replays under way.
-    fn page(&self, partition: &Partition, from: i64, until: i64) -> BoxFuture<'static, Result<Page, OlderError>>;
+    fn page(
+        &self,
+        partition: &Partition,
+        from: i64,
+        until: i64,
+    ) -> BoxFuture<'static, Result<Page, OlderError>>;
 
     /// The ends of the log now.
     fn bounds(&self, partition: &Partition) -> BoxFuture<'static, Result<Bounds, OlderError>>;
@@ -101,7 +106,10 @@ impl Ring {
     /// An empty ring.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, ..Self::default() }
+        Self {
+            bytes_max,
+            ..Self::default()
+        }
     }
 
     /// Begins to cover a slot, from this offset on. What was covered before is forgotten.
@@ -111,7 +119,10 @@ impl Ring {
         if self.slots.len() <= place {
             self.slots.resize_with(place + 1, || None);
         }
-        self.slots[place] = Some(RingSlot { covered_from, events: VecDeque::new() });
+        self.slots[place] = Some(RingSlot {
+            covered_from,
+            events: VecDeque::new(),
+        });
     }
 
     /// Forgets a slot.
@@ -125,12 +136,16 @@ impl Ring {
     /// Adds the next event of its slot and lets go of the oldest where there is no room.
     pub fn push(&mut self, event: Arc<Viewed>) {
         let slot = event.event.slot;
-        let Some(Some(ring)) = self.slots.get_mut(slot.0 as usize) else { return };
+        let Some(Some(ring)) = self.slots.get_mut(slot.0 as usize) else {
+            return;
+        };
         self.bytes += event.bytes();
         ring.events.push_back(event);
         self.order.push_back(slot);
         while self.bytes > self.bytes_max {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             if let Some(Some(ring)) = self.slots.get_mut(oldest.0 as usize)
                 && let Some(gone) = ring.events.pop_front()
             {
@@ -143,7 +158,10 @@ impl Ring {
     /// Where the ring's knowledge of a slot begins.
     #[must_use]
     pub fn covered_from(&self, slot: Slot) -> Option<i64> {
-        self.slots.get(slot.0 as usize)?.as_ref().map(|ring| ring.covered_from)
+        self.slots
+            .get(slot.0 as usize)?
+            .as_ref()
+            .map(|ring| ring.covered_from)
     }
 
     /// The events of a slot in `from..until`, if the ring covers `from`.
@@ -154,7 +172,11 @@ impl Ring {
             return None;
         }
         let start = ring.events.partition_point(|event| event.event.offset < from);
-        Some(ring.events.range(start..).take_while(move |event| event.event.offset < until))
+        Some(
+            ring.events
+                .range(start..)
+                .take_while(move |event| event.event.offset < until),
+        )
     }
 
     /// Bytes held.

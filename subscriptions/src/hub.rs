@@ -1,7 +1,8 @@
 //! The engine's front door: what a server calls. Knows nothing of HTTP; a server hands over sockets and requests that
 //! it has already authenticated.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use auth::clock::Clock;
@@ -9,15 +10,19 @@ use auth::quota::Permit;
 use auth::token::{Authenticator, Principal};
 use bytes::Bytes;
 use schemas::contract::{Contract, Stream};
-use schemas::cursor::{Cursor, Sealer};
+use schemas::cursor::{BadCursor, Cursor, Sealer};
 use schemas::filter::Predicate;
 use schemas::ids::{StreamName, TenantId};
 use schemas::problem::Code;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use crate::history::Older;
-use crate::sequencer::InputSender;
+use crate::history::{Older, Ring};
+use crate::metrics::Metrics;
+use crate::sequencer::{InputSender, Past, Sequencer};
+use crate::worker::{Setup, Wake, Worker};
 
 /// The engine's limits. Each has a reaction, which is said with it.
 #[derive(Debug, Clone)]
@@ -204,7 +209,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with a detail.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -256,8 +264,24 @@ pub struct PartitionInfo {
 /// The engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
-    contract: Arc<Contract>,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    contract: Arc<Contract>,
+    inputs: Vec<InputSender>,
+    pasts: Vec<Arc<Past>>,
+    workers: Vec<mpsc::Sender<Wake>>,
+    next_worker: AtomicUsize,
+    /// Ended with the hub.
+    _sequencers: JoinSet<()>,
+}
+
+/// How many inputs may wait for a sequencer; each is a batch of one partition's records. Beyond it the source waits.
+const INPUTS_MAX: usize = 256;
+
+/// How many wakes may wait for a worker. Beyond it the sequencers wait.
+const WAKES_MAX: usize = 256;
 
 impl Hub {
     /// Starts the sequencers and the worker threads. Call it inside a tokio runtime.
@@ -267,69 +291,197 @@ impl Hub {
         services: Services,
         registry: &mut prometheus_client::registry::Registry,
     ) -> std::io::Result<Self> {
-        let _ = (config, services, registry);
-        Ok(Self { contract })
+        let metrics = Arc::new(Metrics::default());
+        metrics.register(registry);
+        let config = Arc::new(config);
+        let services = Arc::new(services);
+        let past = |_: &Arc<Stream>| {
+            Arc::new(Past {
+                ring: RwLock::new(Ring::new(config.ring_bytes_max)),
+                standing: Mutex::default(),
+            })
+        };
+        let pasts: Vec<Arc<Past>> = contract.streams.iter().map(past).collect();
+        let mut workers = Vec::new();
+        for number in 0..config.workers.max(1) {
+            let (sender, inbox) = mpsc::channel(WAKES_MAX);
+            workers.push(sender);
+            let setup = Setup {
+                config: Arc::clone(&config),
+                contract: Arc::clone(&contract),
+                services: Arc::clone(&services),
+                pasts: pasts.clone(),
+                metrics: Arc::clone(&metrics),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || runtime.block_on(Worker::run(setup, inbox)))?;
+        }
+        let mut inputs = Vec::new();
+        let mut sequencers = JoinSet::new();
+        for (number, stream) in contract.streams.iter().enumerate() {
+            let (sender, receiver) = mpsc::channel(INPUTS_MAX);
+            inputs.push(sender);
+            let past = Arc::clone(&pasts[number]);
+            let sequencer = Sequencer::new(number, stream.name.clone(), past, Arc::clone(&metrics));
+            sequencers.spawn(sequencer.run(receiver, workers.clone()));
+        }
+        let next_worker = AtomicUsize::new(0);
+        let inner = Inner {
+            contract,
+            inputs,
+            pasts,
+            workers,
+            next_worker,
+            _sequencers: sequencers,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Where a source sends what it reads for a stream.
     #[must_use]
     pub fn input(&self, stream: &StreamName) -> Option<InputSender> {
-        todo!("{stream}")
+        self.place(stream).map(|place| self.inner.inputs[place].clone())
     }
 
     /// The contract that is served.
     #[must_use]
     pub fn contract(&self) -> &Arc<Contract> {
-        &self.contract
+        &self.inner.contract
     }
 
-    /// Takes over an upgraded connection.
+    /// Takes over an upgraded connection. If the worker has no room for it, the connection is dropped: the client sees it
+    /// closed and comes back.
     pub fn open_websocket(&self, socket: WebSocket) {
-        let _ = socket;
-        todo!()
+        if self.worker().try_send(Wake::WebSocket(Box::new(socket))).is_err() {
+            tracing::warn!("a worker has no room for another connection; it was dropped");
+        }
     }
 
     /// Opens a server-sent event stream: the chunks of its body. The channel's end is the response's end; dropping the
     /// receiver ends the session.
-    pub async fn open_sse(&self, sse: Sse) -> Result<tokio::sync::mpsc::Receiver<Bytes>, Failure> {
-        let _ = sse;
-        todo!()
+    pub async fn open_sse(&self, sse: Sse) -> Result<mpsc::Receiver<Bytes>, Failure> {
+        self.ask(|reply| Wake::Sse(Box::new(sse), reply)).await?
     }
 
     /// Reads one page.
     pub async fn pull(&self, pull: Pull) -> Result<PullPage, Failure> {
-        let _ = pull;
-        todo!()
+        self.ask(|reply| Wake::Pull(Box::new(pull), reply)).await?
     }
 
     /// The open sessions.
     pub async fn sessions(&self) -> Vec<SessionInfo> {
-        todo!()
+        let mut all = Vec::new();
+        for worker in &self.inner.workers {
+            let (reply, answer) = oneshot::channel();
+            if worker.send(Wake::Inspect(reply)).await.is_ok()
+                && let Ok(mut some) = answer.await
+            {
+                all.append(&mut some);
+            }
+        }
+        all
     }
 
     /// The partitions that are known.
     #[must_use]
     pub fn partitions(&self) -> Vec<PartitionInfo> {
-        todo!()
+        let mut all = Vec::new();
+        for (stream, past) in self.inner.contract.streams.iter().zip(&self.inner.pasts) {
+            let standing = past
+                .standing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            all.extend(standing.layout.entries().map(|entry| PartitionInfo {
+                stream: stream.name.to_string(),
+                topic: entry.partition.topic.to_string(),
+                partition: entry.partition.partition,
+                position: standing.vector.offset(entry.partition.slot),
+            }));
+        }
+        all
     }
 
     /// Whether every partition of the stream that exists has been announced.
     #[must_use]
     pub fn is_complete(&self, stream: &StreamName) -> bool {
-        todo!("{stream}")
+        self.place(stream).is_some_and(|place| {
+            self.inner.pasts[place]
+                .standing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .layout
+                .complete
+        })
     }
 
-    /// Says `bye` to all sessions, spread over this time, and closes them.
+    /// Says `bye` to all sessions, spread over this time, and closes them. Returns when all are closed.
     pub async fn drain(&self, spread: Duration) {
-        let _ = spread;
-        todo!()
+        let mut drained = Vec::new();
+        for worker in &self.inner.workers {
+            let (done, is_done) = oneshot::channel();
+            if worker.send(Wake::Drain(spread, done)).await.is_ok() {
+                drained.push(is_done);
+            }
+        }
+        for is_done in drained {
+            // A worker that is gone has no sessions.
+            let _gone = is_done.await;
+        }
+    }
+
+    fn place(&self, stream: &StreamName) -> Option<usize> {
+        self.inner
+            .contract
+            .streams
+            .iter()
+            .position(|have| have.name == *stream)
+    }
+
+    /// Workers take turns.
+    fn worker(&self) -> &mpsc::Sender<Wake> {
+        let turn = self.inner.next_worker.fetch_add(1, Ordering::Relaxed);
+        &self.inner.workers[turn % self.inner.workers.len()]
+    }
+
+    async fn ask<T>(&self, wake: impl FnOnce(oneshot::Sender<T>) -> Wake) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Failure::new(Code::DRAINING, "");
+        self.worker().send(wake(reply)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())
     }
 }
 
 impl After {
     /// Parses `after`: a cursor of this stream and tenant, `earliest`, `latest` or an RFC 3339 time.
-    pub fn parse(text: &str, stream: &StreamName, tenant: &TenantId, sealer: &Sealer) -> Result<Self, Failure> {
-        let _ = (text, stream, tenant, sealer);
-        todo!()
+    pub fn parse(
+        text: &str,
+        stream: &StreamName,
+        tenant: &TenantId,
+        sealer: &Sealer,
+    ) -> Result<Self, Failure> {
+        match text {
+            "latest" => return Ok(Self::Latest),
+            "earliest" => return Ok(Self::Earliest),
+            _ => {}
+        }
+        // No cursor has a colon, and every time has.
+        if text.contains(':') {
+            let time: jiff::Timestamp = text
+                .parse()
+                .map_err(|_| Failure::new(Code::PARAMETER_INVALID, "after is no RFC 3339 time"))?;
+            return Ok(Self::Time(time.as_millisecond()));
+        }
+        match sealer.open(stream, tenant, text) {
+            Ok(cursor) => Ok(Self::Cursor(Box::new(cursor))),
+            Err(BadCursor::Invalid) => Err(Failure::new(Code::CURSOR_INVALID, "")),
+            Err(BadCursor::Foreign) => Err(Failure::new(Code::CURSOR_FOREIGN, "")),
+        }
     }
 }

@@ -113,7 +113,10 @@ impl Layout {
             self.entries.resize(place + 1, None);
         }
         let digest = topic_digest(&partition.topic);
-        let found = self.topics.iter().position(|t| t.digest == digest && t.incarnation == partition.incarnation);
+        let found = self
+            .topics
+            .iter()
+            .position(|t| t.digest == digest && t.incarnation == partition.incarnation);
         let topic = match found {
             Some(found) => &mut self.topics[found],
             None => {
@@ -151,7 +154,8 @@ impl Layout {
                 }
             }
         }
-        self.topics.retain(|topic| topic.slots.iter().any(Option::is_some));
+        self.topics
+            .retain(|topic| topic.slots.iter().any(Option::is_some));
     }
 
     /// One partition.
@@ -179,7 +183,13 @@ impl Layout {
         let mut order: Vec<(&str, i32, Slot)> = self
             .entries()
             .filter(|entry| entry.tenant.as_ref().is_none_or(|of| of == tenant))
-            .map(|entry| (&*entry.partition.topic, entry.partition.partition, entry.partition.slot))
+            .map(|entry| {
+                (
+                    &*entry.partition.topic,
+                    entry.partition.partition,
+                    entry.partition.slot,
+                )
+            })
             .collect();
         order.sort_unstable();
         order.iter().position(|(_, _, have)| *have == slot)
@@ -203,19 +213,32 @@ impl Layout {
             let partitions = topic
                 .slots
                 .iter()
-                .map(|slot| slot.and_then(|slot| vector.get(slot)).unwrap_or(Position::Since(issued_at_ms)))
+                .map(|slot| {
+                    slot.and_then(|slot| vector.get(slot))
+                        .unwrap_or(Position::Since(issued_at_ms))
+                })
                 .collect();
-            topics.push(TopicPositions { topic: topic.digest, incarnation: topic.incarnation, partitions });
+            topics.push(TopicPositions {
+                topic: topic.digest,
+                incarnation: topic.incarnation,
+                partitions,
+            });
         }
         for carry in carried {
-            let place = topics.iter().position(|t| t.topic == carry.topic && t.incarnation == carry.incarnation);
+            let place = topics
+                .iter()
+                .position(|t| t.topic == carry.topic && t.incarnation == carry.incarnation);
             let topic = match place {
                 Some(place) => &mut topics[place],
                 None => {
                     let place = topics.partition_point(|have| have.topic < carry.topic);
                     topics.insert(
                         place,
-                        TopicPositions { topic: carry.topic, incarnation: carry.incarnation, partitions: Vec::new() },
+                        TopicPositions {
+                            topic: carry.topic,
+                            incarnation: carry.incarnation,
+                            partitions: Vec::new(),
+                        },
                     );
                     &mut topics[place]
                 }
@@ -227,7 +250,11 @@ impl Layout {
             }
             topic.partitions[number] = carry.position;
         }
-        Cursor { revision, issued_at_ms, topics }
+        Cursor {
+            revision,
+            issued_at_ms,
+            topics,
+        }
     }
 
     /// Lays a cursor over the partitions that this node knows.
@@ -238,7 +265,10 @@ impl Layout {
             if topic.tenant.as_ref().is_some_and(|of| of != tenant) {
                 continue;
             }
-            let same = cursor.topics.iter().find(|c| c.topic == topic.digest && c.incarnation == topic.incarnation);
+            let same = cursor
+                .topics
+                .iter()
+                .find(|c| c.topic == topic.digest && c.incarnation == topic.incarnation);
             let other = cursor.topics.iter().any(|c| c.topic == topic.digest);
             for (number, slot) in topic.slots.iter().enumerate() {
                 let Some(slot) = *slot else { continue };
@@ -260,7 +290,9 @@ impl Layout {
             }
             for (number, position) in named.partitions.iter().enumerate() {
                 let here = known.is_some_and(|known| known.slots.get(number).copied().flatten().is_some());
-                let Ok(partition) = i32::try_from(number) else { continue };
+                let Ok(partition) = i32::try_from(number) else {
+                    continue;
+                };
                 if !here {
                     placed.carried.push(Carried {
                         topic: named.topic,
@@ -277,7 +309,10 @@ impl Layout {
     /// The name of a topic by its digest, where it is known.
     #[must_use]
     pub fn topic_name(&self, digest: u64) -> Option<&Arc<str>> {
-        self.topics.iter().find(|topic| topic.digest == digest).map(|topic| &topic.name)
+        self.topics
+            .iter()
+            .find(|topic| topic.digest == digest)
+            .map(|topic| &topic.name)
     }
 }
 

@@ -51,32 +51,78 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("hub");
-        registry.register("events", "Events that entered the hub, by stream", self.events.clone());
-        registry.register("ring_bytes", "Bytes of recent events kept, by stream", self.ring_bytes.clone());
-        registry.register("deliveries", "Events written to readers, by protocol", self.deliveries.clone());
+        registry.register(
+            "events",
+            "Events that entered the hub, by stream",
+            self.events.clone(),
+        );
+        registry.register(
+            "ring_bytes",
+            "Bytes of recent events kept, by stream",
+            self.ring_bytes.clone(),
+        );
+        registry.register(
+            "deliveries",
+            "Events written to readers, by protocol",
+            self.deliveries.clone(),
+        );
         registry.register("sessions", "Open sessions, by protocol", self.sessions.clone());
-        registry.register("sessions_closed", "Sessions that the node ended, by reason", self.closed.clone());
-        registry.register("gaps", "Gaps that readers were told, by reason", self.gaps.clone());
+        registry.register(
+            "sessions_closed",
+            "Sessions that the node ended, by reason",
+            self.closed.clone(),
+        );
+        registry.register(
+            "gaps",
+            "Gaps that readers were told, by reason",
+            self.gaps.clone(),
+        );
         registry.register("refused", "Subscriptions refused, by code", self.refused.clone());
-        registry.register("lanes", "Readers not at the shared position (replaying or ahead)", self.lanes.clone());
-        registry.register("groups", "Groups of readers with equal grants and filters", self.groups.clone());
-        registry.register("log_bytes", "Bytes that groups hold for laggards", self.log_bytes.clone());
+        registry.register(
+            "lanes",
+            "Readers not at the shared position (replaying or ahead)",
+            self.lanes.clone(),
+        );
+        registry.register(
+            "groups",
+            "Groups of readers with equal grants and filters",
+            self.groups.clone(),
+        );
+        registry.register(
+            "log_bytes",
+            "Bytes that groups hold for laggards",
+            self.log_bytes.clone(),
+        );
         registry.register("writes", "Socket writes that carried events", self.writes.clone());
         registry.register("pages", "Pages of older events asked for", self.pages.clone());
-        registry.register("written_bytes", "Bytes written to readers", self.bytes_written.clone());
+        registry.register(
+            "written_bytes",
+            "Bytes written to readers",
+            self.bytes_written.clone(),
+        );
     }
 
     pub(crate) fn events(&self, stream: &StreamName, count: usize) {
-        self.events.get_or_create(&StreamLabel { stream: stream.to_string() }).inc_by(count as u64);
+        self.events
+            .get_or_create(&StreamLabel {
+                stream: stream.to_string(),
+            })
+            .inc_by(count as u64);
     }
 
     pub(crate) fn ring_bytes(&self, stream: &StreamName, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.ring_bytes.get_or_create(&StreamLabel { stream: stream.to_string() }).set(bytes);
+        self.ring_bytes
+            .get_or_create(&StreamLabel {
+                stream: stream.to_string(),
+            })
+            .set(bytes);
     }
 
     pub(crate) fn delivered(&self, protocol: &'static str, count: u64) {
-        self.deliveries.get_or_create(&ProtocolLabel { protocol }).inc_by(count);
+        self.deliveries
+            .get_or_create(&ProtocolLabel { protocol })
+            .inc_by(count);
     }
 
     pub(crate) fn opened(&self, protocol: &'static str) {

@@ -8,7 +8,7 @@ use schemas::ids::{Slot, StreamName, TenantId};
 use tokio::sync::mpsc;
 
 use crate::history::{Partition, Ring};
-use crate::layout::{Entry, Layout, Vector};
+use crate::layout::{Layout, Vector};
 use crate::metrics::Metrics;
 use crate::view::Viewed;
 use crate::worker::Wake;
@@ -62,23 +62,31 @@ pub enum Input {
 }
 
 /// A handle to feed a stream.
-pub type InputSender = tokio::sync::mpsc::Sender<Input>;
+pub type InputSender = mpsc::Sender<Input>;
 
 /// One step of the order, as the workers see it.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A partition exists; live consumption begins there.
-    Added { slot: Slot, start: Position },
+    Added {
+        slot: Slot,
+        start: Position,
+        layout: Arc<Layout>,
+    },
     /// An unresolved start is known.
     Resolved { slot: Slot, start: i64 },
     /// The layout is complete: subscriptions may begin.
-    Complete,
+    Complete { layout: Arc<Layout> },
     /// The next events of a partition, and the position after them.
-    Records { slot: Slot, events: Vec<Arc<Viewed>>, next: i64 },
+    Records {
+        slot: Slot,
+        events: Vec<Arc<Viewed>>,
+        next: i64,
+    },
     /// Everything from the old position up to `next` is gone.
     Lost { slot: Slot, next: i64 },
     /// These partitions are gone for good.
-    Removed { entries: Vec<Entry> },
+    Removed { slots: Vec<Slot>, layout: Arc<Layout> },
     /// Whether Kafka can be reached.
     Fresh(bool),
 }
@@ -88,8 +96,6 @@ pub(crate) enum Item {
 pub(crate) struct Batch {
     /// The stream, by its place in the contract.
     pub(crate) stream: usize,
-    /// The layout after this batch.
-    pub(crate) layout: Arc<Layout>,
     /// In order.
     pub(crate) items: Vec<Item>,
 }
@@ -125,7 +131,14 @@ const INPUTS_PER_BATCH_MAX: usize = 64;
 
 impl Sequencer {
     pub(crate) fn new(stream: usize, name: StreamName, past: Arc<Past>, metrics: Arc<Metrics>) -> Self {
-        Self { stream, name, layout: Arc::default(), vector: Vector::default(), past, metrics }
+        Self {
+            stream,
+            name,
+            layout: Arc::default(),
+            vector: Vector::default(),
+            past,
+            metrics,
+        }
     }
 
     /// Runs until the source's side of the channel is dropped. A worker that is behind holds the sequencer back, and so the
@@ -135,7 +148,10 @@ impl Sequencer {
         while inputs.recv_many(&mut gathered, INPUTS_PER_BATCH_MAX).await > 0 {
             let items: Vec<Item> = gathered.drain(..).filter_map(|input| self.step(input)).collect();
             self.publish();
-            let batch = Arc::new(Batch { stream: self.stream, layout: Arc::clone(&self.layout), items });
+            let batch = Arc::new(Batch {
+                stream: self.stream,
+                items,
+            });
             for worker in &workers {
                 // A worker that is gone has ended with the process.
                 let _gone = worker.send(Wake::Batch(Arc::clone(&batch))).await;
@@ -145,14 +161,22 @@ impl Sequencer {
 
     fn step(&mut self, input: Input) -> Option<Item> {
         match input {
-            Input::Partition { partition, tenant, start } => {
+            Input::Partition {
+                partition,
+                tenant,
+                start,
+            } => {
                 let slot = partition.slot;
                 Arc::make_mut(&mut self.layout).add(partition, tenant);
                 self.vector.set(slot, start);
                 if let Position::At(offset) = start {
                     self.ring().begin(slot, offset);
                 }
-                Some(Item::Added { slot, start })
+                Some(Item::Added {
+                    slot,
+                    start,
+                    layout: Arc::clone(&self.layout),
+                })
             }
             Input::Resolved { slot, start } => {
                 self.layout.entry(slot)?;
@@ -162,7 +186,9 @@ impl Sequencer {
             }
             Input::Complete => {
                 Arc::make_mut(&mut self.layout).complete = true;
-                Some(Item::Complete)
+                Some(Item::Complete {
+                    layout: Arc::clone(&self.layout),
+                })
             }
             Input::Records { slot, events, next } => self.records(slot, events, next),
             Input::Lost { slot, next } => {
@@ -173,16 +199,22 @@ impl Sequencer {
                 Some(Item::Lost { slot, next })
             }
             Input::Removed { slots } => {
-                let entries: Vec<Entry> = slots.iter().filter_map(|slot| self.layout.entry(*slot).cloned()).collect();
+                let slots: Vec<Slot> = slots
+                    .into_iter()
+                    .filter(|slot| self.layout.entry(*slot).is_some())
+                    .collect();
                 let layout = Arc::make_mut(&mut self.layout);
                 let mut ring = self.past.ring.write().unwrap_or_else(PoisonError::into_inner);
-                for slot in slots {
-                    layout.remove(slot);
-                    self.vector.remove(slot);
-                    ring.end(slot);
+                for slot in &slots {
+                    layout.remove(*slot);
+                    self.vector.remove(*slot);
+                    ring.end(*slot);
                 }
                 drop(ring);
-                Some(Item::Removed { entries })
+                Some(Item::Removed {
+                    slots,
+                    layout: Arc::clone(&self.layout),
+                })
             }
             Input::Fresh(fresh) => Some(Item::Fresh(fresh)),
         }

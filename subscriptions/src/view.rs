@@ -12,12 +12,15 @@ use smallvec::SmallVec;
 /// can cost, since [`Viewed::bytes`] counts on it.
 const VIEWS_KEPT_MAX: usize = 4;
 
+/// A view and what was encoded of it.
+type Body = (Arc<Mask>, Bytes);
+
 /// An event, the bodies encoded of it, and the cursor that stands after it for readers that have joined.
 #[derive(Debug)]
 pub struct Viewed {
     /// The event.
     pub event: Arc<Event>,
-    bodies: Mutex<SmallVec<[(Arc<Mask>, Bytes); 1]>>,
+    bodies: Mutex<SmallVec<[Body; 1]>>,
     cursor: OnceLock<Arc<str>>,
 }
 
@@ -25,7 +28,11 @@ impl Viewed {
     /// An event of which nothing has been encoded.
     #[must_use]
     pub fn new(event: Arc<Event>) -> Self {
-        Self { event, bodies: Mutex::new(SmallVec::new()), cursor: OnceLock::new() }
+        Self {
+            event,
+            bodies: Mutex::new(SmallVec::new()),
+            cursor: OnceLock::new(),
+        }
     }
 
     /// What it may cost in memory: the event and one body of about its size.
@@ -38,7 +45,10 @@ impl Viewed {
     #[must_use]
     pub fn body(&self, mask: &Arc<Mask>) -> Bytes {
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, body)) = bodies.iter().find(|(have, _)| Arc::ptr_eq(have, mask) || have == mask) {
+        if let Some((_, body)) = bodies
+            .iter()
+            .find(|(have, _)| Arc::ptr_eq(have, mask) || have == mask)
+        {
             return body.clone();
         }
         let body = encode(&self.event, mask);

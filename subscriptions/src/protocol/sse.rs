@@ -19,7 +19,12 @@ pub fn render(frame: &Frame, out: &mut Vec<u8>) {
             named("gap", Some(&frame.cursor), &data, out);
         }
         Kind::Live => {
-            named("live", Some(&frame.cursor), &format!(r#"{{"cursor":"{}"}}"#, frame.cursor), out);
+            named(
+                "live",
+                Some(&frame.cursor),
+                &format!(r#"{{"cursor":"{}"}}"#, frame.cursor),
+                out,
+            );
         }
     }
 }

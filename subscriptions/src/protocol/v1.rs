@@ -14,7 +14,7 @@ pub const ID_CHARS_MAX: usize = 64;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientMessage {
     /// Begin a subscription.
-    Subscribe(Subscribe),
+    Subscribe(Box<Subscribe>),
     /// End one.
     Unsubscribe {
         /// Which.
@@ -149,17 +149,26 @@ impl ServerMessage<'_> {
     pub fn to_json(&self) -> String {
         let plain = |kind: &str, id: &str| format!(r#"{{"type":"{kind}","id":{id}}}"#);
         match self {
-            Self::Welcome { session, heartbeat_ms, limits } => {
-                json!({"type": "welcome", "session": session, "heartbeat_ms": heartbeat_ms, "limits": limits}).to_string()
+            Self::Welcome {
+                session,
+                heartbeat_ms,
+                limits,
+            } => {
+                json!({"type": "welcome", "session": session, "heartbeat_ms": heartbeat_ms, "limits": limits})
+                    .to_string()
             }
-            Self::Authorized { expires_at } => json!({"type": "authorized", "expires_at": expires_at}).to_string(),
+            Self::Authorized { expires_at } => {
+                json!({"type": "authorized", "expires_at": expires_at}).to_string()
+            }
             Self::Subscribed { id, cursor } => {
                 format!(r#"{{"type":"subscribed","id":{id},"cursor":"{cursor}"}}"#)
             }
             Self::Cursor { id, cursor } => format!(r#"{{"type":"cursor","id":{id},"cursor":"{cursor}"}}"#),
             Self::Stale { id } => plain("stale", id),
             Self::Unsubscribed { id } => plain("unsubscribed", id),
-            Self::Completed { id, reason } => format!(r#"{{"type":"completed","id":{id},"reason":"{reason}"}}"#),
+            Self::Completed { id, reason } => {
+                format!(r#"{{"type":"completed","id":{id},"reason":"{reason}"}}"#)
+            }
             Self::Error { id, failure } => {
                 let rest = json!({"code": failure.code.name, "message": message(failure), "retry": failure.code.retry});
                 let rest = rest.to_string();
@@ -169,7 +178,9 @@ impl ServerMessage<'_> {
                     None => format!(r#"{{"type":"error",{rest}"#),
                 }
             }
-            Self::AuthRequired { expires_at } => json!({"type": "auth_required", "expires_at": expires_at}).to_string(),
+            Self::AuthRequired { expires_at } => {
+                json!({"type": "auth_required", "expires_at": expires_at}).to_string()
+            }
             Self::Pong => r#"{"type":"pong"}"#.to_owned(),
             Self::Bye { reconnect_after_ms } => {
                 json!({"type": "bye", "reconnect_after_ms": reconnect_after_ms}).to_string()
@@ -195,8 +206,13 @@ pub fn render(id: &str, frame: &Frame, out: &mut Vec<u8>) {
     const BODY: &[u8] = br#"","event":"#;
     match &frame.kind {
         Kind::Event { body, .. } => {
-            let length =
-                EVENT.len() + id.len() + CURSOR.len() + frame.cursor.len() + BODY.len() + body.len() + b"}".len();
+            let length = EVENT.len()
+                + id.len()
+                + CURSOR.len()
+                + frame.cursor.len()
+                + BODY.len()
+                + body.len()
+                + b"}".len();
             ws::text_head(length, out);
             out.extend_from_slice(EVENT);
             out.extend_from_slice(id.as_bytes());
@@ -208,10 +224,16 @@ pub fn render(id: &str, frame: &Frame, out: &mut Vec<u8>) {
         }
         Kind::Gap(partitions) => {
             let cursor = &frame.cursor;
-            ws::text_frame(&format!(r#"{{"type":"gap","id":{id},"cursor":"{cursor}","partitions":{partitions}}}"#), out);
+            ws::text_frame(
+                &format!(r#"{{"type":"gap","id":{id},"cursor":"{cursor}","partitions":{partitions}}}"#),
+                out,
+            );
         }
         Kind::Live => {
-            ws::text_frame(&format!(r#"{{"type":"live","id":{id},"cursor":"{}"}}"#, frame.cursor), out);
+            ws::text_frame(
+                &format!(r#"{{"type":"live","id":{id},"cursor":"{}"}}"#, frame.cursor),
+                out,
+            );
         }
     }
 }
@@ -229,7 +251,14 @@ mod tests {
     fn unknown_members_are_ignored_and_unknown_types_refused() {
         let message = parse(r#"{"type":"subscribe","id":"1","stream":"s","new":true}"#).unwrap();
         assert!(matches!(message, ClientMessage::Subscribe(subscribe) if subscribe.stream == "s"));
-        for bad in ["", "[]", "{}", r#"{"type":"x"}"#, r#"{"type":"subscribe","id":"","stream":"s"}"#, r#"{"type":"auth"}"#] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"x"}"#,
+            r#"{"type":"subscribe","id":"","stream":"s"}"#,
+            r#"{"type":"auth"}"#,
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -238,19 +267,30 @@ mod tests {
     fn an_event_frame_is_one_valid_message() {
         let frame = Frame {
             cursor: Arc::from("abc"),
-            kind: Kind::Event { slot: Slot(0), offset: 1, body: Bytes::from_static(br#"{"specversion":"1.0"}"#) },
+            kind: Kind::Event {
+                slot: Slot(0),
+                offset: 1,
+                body: Bytes::from_static(br#"{"specversion":"1.0"}"#),
+            },
         };
         let mut out = Vec::new();
         render(r#""a\"b""#, &frame, &mut out);
         assert_eq!(usize::from(out[1]), out.len() - 2);
         let value: Value = serde_json::from_slice(&out[2..]).unwrap();
-        assert_eq!(value, json!({"type":"event","id":"a\"b","cursor":"abc","event":{"specversion":"1.0"}}));
+        assert_eq!(
+            value,
+            json!({"type":"event","id":"a\"b","cursor":"abc","event":{"specversion":"1.0"}})
+        );
     }
 
     #[test]
     fn an_error_tells_code_message_and_retry() {
         let failure = Failure::new(schemas::problem::Code::STREAM_UNAVAILABLE, "");
-        let text = ServerMessage::Error { id: Some("\"1\""), failure: &failure }.to_json();
+        let text = ServerMessage::Error {
+            id: Some("\"1\""),
+            failure: &failure,
+        }
+        .to_json();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["code"], "stream_unavailable");
         assert_eq!(value["retry"], true);

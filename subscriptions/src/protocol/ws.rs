@@ -52,7 +52,11 @@ impl Reader {
     /// A reader of messages up to this size.
     #[must_use]
     pub fn new(message_bytes_max: usize) -> Self {
-        Self { buffer: Vec::new(), fragments: None, message_bytes_max }
+        Self {
+            buffer: Vec::new(),
+            fragments: None,
+            message_bytes_max,
+        }
     }
 
     /// Adds bytes. Never holds more than one message and what came with it: [`Reader::read`] is called until it has no
@@ -65,13 +69,15 @@ impl Reader {
     pub fn read(&mut self) -> Result<Option<Incoming>, Broken> {
         loop {
             let mut cursor = Cursor::new(self.buffer.as_slice());
-            let parsed =
-                FrameHeader::parse(&mut cursor).map_err(|_| Broken::Protocol("a frame's head is not valid"))?;
+            let parsed = FrameHeader::parse(&mut cursor)
+                .map_err(|_| Broken::Protocol("a frame's head is not valid"))?;
             let Some((header, length)) = parsed else {
                 self.let_go();
                 return Ok(None);
             };
-            let Some(mask) = header.mask else { return Err(Broken::Protocol("a client's frame is not masked")) };
+            let Some(mask) = header.mask else {
+                return Err(Broken::Protocol("a client's frame is not masked"));
+            };
             if header.rsv1 || header.rsv2 || header.rsv3 {
                 return Err(Broken::Protocol("a reserved bit is set"));
             }
@@ -100,7 +106,12 @@ impl Reader {
         }
     }
 
-    fn frame(&mut self, opcode: OpCode, is_final: bool, payload: Vec<u8>) -> Result<Option<Incoming>, Broken> {
+    fn frame(
+        &mut self,
+        opcode: OpCode,
+        is_final: bool,
+        payload: Vec<u8>,
+    ) -> Result<Option<Incoming>, Broken> {
         match opcode {
             OpCode::Control(Control::Ping) => Ok(Some(Incoming::Ping(payload))),
             OpCode::Control(Control::Pong) => Ok(Some(Incoming::Pong)),
@@ -146,7 +157,9 @@ impl Reader {
 }
 
 fn text(payload: Vec<u8>) -> Result<Incoming, Broken> {
-    String::from_utf8(payload).map(Incoming::Text).map_err(|_| Broken::NotUtf8)
+    String::from_utf8(payload)
+        .map(Incoming::Text)
+        .map_err(|_| Broken::NotUtf8)
 }
 
 const FINAL_TEXT: u8 = 0x81;
@@ -208,7 +221,12 @@ mod tests {
         head(first, payload.len(), &mut out);
         out[1] |= 0x80;
         out.extend_from_slice(&mask);
-        out.extend(payload.iter().enumerate().map(|(place, byte)| byte ^ mask[place % 4]));
+        out.extend(
+            payload
+                .iter()
+                .enumerate()
+                .map(|(place, byte)| byte ^ mask[place % 4]),
+        );
         out
     }
 
@@ -242,16 +260,31 @@ mod tests {
     #[test]
     fn what_breaks_the_protocol_is_refused() {
         let cases: &[(Vec<u8>, Broken)] = &[
-            (vec![0x81, 0x01, b'x'], Broken::Protocol("a client's frame is not masked")),
+            (
+                vec![0x81, 0x01, b'x'],
+                Broken::Protocol("a client's frame is not masked"),
+            ),
             (masked(0xC1, b"x"), Broken::Protocol("a reserved bit is set")),
-            (masked(0x80, b"x"), Broken::Protocol("a continuation has no beginning")),
-            (masked(0x09, b"x"), Broken::Protocol("a control frame is too long or fragmented")),
-            (masked(0x89, &[0; 126]), Broken::Protocol("a control frame is too long or fragmented")),
+            (
+                masked(0x80, b"x"),
+                Broken::Protocol("a continuation has no beginning"),
+            ),
+            (
+                masked(0x09, b"x"),
+                Broken::Protocol("a control frame is too long or fragmented"),
+            ),
+            (
+                masked(0x89, &[0; 126]),
+                Broken::Protocol("a control frame is too long or fragmented"),
+            ),
             (masked(0x88, &[3]), Broken::Protocol("a close frame has one byte")),
             (masked(0x82, b"x"), Broken::Binary),
             (masked(0x81, &[0xff]), Broken::NotUtf8),
             (masked(0x81, &[b'x'; 101]), Broken::TooLarge),
-            ([masked(0x01, &[b'x'; 60]), masked(0x80, &[b'x'; 60])].concat(), Broken::TooLarge),
+            (
+                [masked(0x01, &[b'x'; 60]), masked(0x80, &[b'x'; 60])].concat(),
+                Broken::TooLarge,
+            ),
         ];
         for (bytes, expected) in cases {
             let mut reader = Reader::new(100);

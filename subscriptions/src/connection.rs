@@ -1,0 +1,252 @@
+//! One client connection on its worker: the outlet, what it has not taken yet, and its subscriptions.
+//!
+//! Invariant: while anything is pending, no frame is written: it stays in its group's log or its lane. So a slow reader
+//! holds at most the rest of one frame and some control messages of its own.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use auth::access::Selection;
+use auth::quota::Permit;
+use schemas::filter::Predicate;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::outlet::{Outlet, Rendered};
+use crate::protocol::{Framing, ws};
+use crate::session::Session;
+
+/// One connection.
+pub(crate) struct Connection {
+    /// Tells this connection from a later one at the same place.
+    pub(crate) serial: u64,
+    pub(crate) session: Session,
+    pub(crate) framing: Framing,
+    pub(crate) outlet: Outlet,
+    /// Takes a WebSocket client's bytes apart.
+    pub(crate) reader: Option<ws::Reader>,
+    pub(crate) subscriptions: Vec<Option<Subscription>>,
+    /// The rest of a frame and control messages, from `written` on.
+    pending: Vec<u8>,
+    written: usize,
+    /// Since when the outlet has been full.
+    pub(crate) full_since: Option<Instant>,
+    /// The outlet failed: the connection's task ends it.
+    pub(crate) broken: bool,
+    /// It is being closed: what is pending goes out until then, nothing else does.
+    pub(crate) closing: Option<Instant>,
+    /// The connection's own task.
+    pub(crate) waker: Option<Waker>,
+    /// Wakes the task of a body, which has no socket to poll.
+    pub(crate) room: Rc<Notify>,
+    /// Its entry among the worker's timers.
+    pub(crate) due: Instant,
+    pub(crate) last_heard: Instant,
+    pub(crate) next_heartbeat: Instant,
+    pub(crate) permit: Permit,
+}
+
+/// One stream within a session.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The client's id as a JSON string with its quotes; empty for SSE.
+    pub(crate) id: Box<str>,
+    /// The stream, by its place in the contract.
+    pub(crate) stream: usize,
+    /// What the reader asked for.
+    pub(crate) filter: Predicate,
+    /// What it gets.
+    pub(crate) selection: Arc<Selection>,
+    /// Where its frames come from.
+    pub(crate) place: Place,
+    /// The stream's version when its cursor was last told.
+    pub(crate) told: u64,
+}
+
+/// Where a subscription's frames come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From a lane of its own, with private cursors.
+    Lane(usize),
+    /// From a group's log, with shared cursors.
+    Group {
+        /// The group.
+        group: usize,
+        /// Its place among the members.
+        member: usize,
+    },
+}
+
+impl Connection {
+    pub(crate) fn new(
+        session: Session,
+        framing: Framing,
+        outlet: Outlet,
+        permit: Permit,
+        now: Instant,
+    ) -> Self {
+        Self {
+            serial: 0,
+            session,
+            framing,
+            outlet,
+            reader: None,
+            subscriptions: Vec::new(),
+            pending: Vec::new(),
+            written: 0,
+            full_since: None,
+            broken: false,
+            closing: None,
+            waker: None,
+            room: Rc::default(),
+            due: now,
+            last_heard: now,
+            next_heartbeat: now,
+            permit,
+        }
+    }
+
+    /// Whether a frame may be written.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.is_empty() && !self.broken && self.closing.is_none() && self.full_since.is_none()
+    }
+
+    /// Bytes that the outlet has not taken.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.len() - self.written
+    }
+
+    /// The id of a subscription as JSON.
+    pub(crate) fn subscription_id(&self, subscription: usize) -> &str {
+        self.subscriptions
+            .get(subscription)
+            .and_then(Option::as_ref)
+            .map_or("", |subscription| &subscription.id)
+    }
+
+    /// The subscription with this JSON id.
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
+        self.subscriptions
+            .iter()
+            .position(|have| have.as_ref().is_some_and(|have| &*have.id == id))
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.subscriptions.iter().flatten().count()
+    }
+
+    /// Keeps a subscription and tells its place.
+    pub(crate) fn add(&mut self, subscription: Subscription) -> usize {
+        if let Some(place) = self.subscriptions.iter().position(Option::is_none) {
+            self.subscriptions[place] = Some(subscription);
+            return place;
+        }
+        // One subscription is the usual number: no room is kept for more.
+        self.subscriptions.reserve_exact(1);
+        self.subscriptions.push(Some(subscription));
+        self.subscriptions.len() - 1
+    }
+
+    /// Writes rendered frames, of which each ends at one of `ends`. Tells how many of them the connection has taken; the
+    /// rest of the last one is kept here.
+    pub(crate) fn write_frames(&mut self, rendered: &Rendered<'_>, ends: &[usize]) -> usize {
+        let Ok(count) = self.outlet.write(rendered) else {
+            self.fail();
+            return ends.len();
+        };
+        if count == rendered.len() {
+            return ends.len();
+        }
+        self.fill();
+        let whole = ends.partition_point(|end| *end <= count);
+        let start = if whole == 0 { 0 } else { ends[whole - 1] };
+        if count == start {
+            return whole;
+        }
+        self.pending.extend_from_slice(rendered.rest(count, ends[whole]));
+        whole + 1
+    }
+
+    /// Writes control bytes, or keeps them until there is room. `false`: there are too many of them.
+    pub(crate) fn write_control(&mut self, bytes: &[u8], control_bytes_max: usize) -> bool {
+        if self.broken || self.closing.is_some() {
+            return true;
+        }
+        if self.pending.is_empty() && self.full_since.is_none() {
+            match self.outlet.write(&Rendered::new(bytes)) {
+                Ok(count) if count == bytes.len() => return true,
+                Ok(count) => {
+                    self.pending.extend_from_slice(&bytes[count..]);
+                    self.fill();
+                    return true;
+                }
+                Err(_) => {
+                    self.fail();
+                    return true;
+                }
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        self.pending_bytes() <= control_bytes_max.saturating_add(bytes.len())
+            || self.pending_is_one_frame(bytes.len())
+    }
+
+    /// A large frame's rest does not count against the control limit.
+    fn pending_is_one_frame(&self, added: usize) -> bool {
+        self.written == 0 && self.pending.len() == added
+    }
+
+    /// Writes what is pending. `true`: nothing is left.
+    pub(crate) fn write_pending(&mut self) -> bool {
+        while self.written < self.pending.len() {
+            match self.outlet.write(&Rendered::new(&self.pending[self.written..])) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.written += count;
+                    // It takes something: it is slow, not stuck.
+                    self.full_since = self.full_since.map(|_| Instant::now());
+                }
+                Err(_) => {
+                    self.fail();
+                    return true;
+                }
+            }
+        }
+        self.pending = Vec::new();
+        self.written = 0;
+        self.full_since = None;
+        true
+    }
+
+    /// The last bytes; nothing is written after them.
+    pub(crate) fn close(&mut self, bytes: &[u8], until: Instant) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.write_control(bytes, usize::MAX);
+        self.closing = Some(until);
+        self.wake();
+    }
+
+    /// Wakes the connection's own task.
+    pub(crate) fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        self.room.notify_one();
+    }
+
+    fn fill(&mut self) {
+        if self.full_since.is_none() {
+            self.full_since = Some(Instant::now());
+        }
+        self.wake();
+    }
+
+    fn fail(&mut self) {
+        self.broken = true;
+        self.wake();
+    }
+}

@@ -1,0 +1,530 @@
+//! A reader that is not at the shared position: it resumed behind, or it came from a node that was ahead. It has its own
+//! vector and private cursors, until it has been given everything below the shared vector and is not ahead of it.
+//!
+//! Invariant: `vector` stands exactly after the last frame of `queue`. What does not fit stays where it is (in the ring
+//! or in Kafka): a lane that has no room takes nothing, so its reader is never too slow, only later.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use auth::access::Selection;
+use schemas::cursor::{Cursor, Position};
+use schemas::event::Event;
+use schemas::ids::{Slot, TenantId};
+use schemas::problem::Code;
+use serde_json::{Map, Value, json};
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::history::{Bounds, Page, Ring};
+use crate::hub::Failure;
+use crate::layout::{Carried, Layout, Vector};
+use crate::protocol::{Frame, Kind};
+use crate::view::{Viewed, encode};
+
+/// Who reads a lane.
+#[derive(Debug, Clone)]
+pub(crate) enum Owner {
+    /// A subscription of a session.
+    Session {
+        /// The connection.
+        connection: usize,
+        /// The subscription.
+        subscription: usize,
+    },
+    /// A request for one page; it is told when there is something to look at.
+    Pull(Rc<Notify>),
+}
+
+/// What a lane needs from outside before it can go on with a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Older events, up to where the ring begins.
+    Page {
+        /// The first offset wanted.
+        from: i64,
+        /// The first offset that is not wanted.
+        until: i64,
+    },
+    /// The ends of the log, for a position beyond what this node has seen.
+    Ends,
+    /// Where the log begins.
+    Start,
+    /// The offset of a time.
+    Time(i64),
+}
+
+/// Seals a position for a tenant.
+pub(crate) type Seal<'a> = dyn Fn(&TenantId, &Vector, &[Carried]) -> Arc<str> + 'a;
+
+/// The stream as a lane sees it: where everybody stands, and what is remembered.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) layout: &'a Layout,
+    /// The worker's position.
+    pub(crate) shared: &'a Vector,
+    pub(crate) ring: &'a Ring,
+    pub(crate) show_offsets: bool,
+    /// Seals a cursor for this tenant.
+    pub(crate) seal: &'a Seal<'a>,
+    pub(crate) queue_bytes_max: usize,
+}
+
+/// One reader with a position of its own.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Tells this lane from a later one at the same place.
+    pub(crate) serial: u64,
+    pub(crate) owner: Owner,
+    pub(crate) selection: Arc<Selection>,
+    pub(crate) vector: Vector,
+    pub(crate) carried: Vec<Carried>,
+    /// Until then carried positions are kept for partitions that this node has not found yet.
+    pub(crate) carried_until: Instant,
+    pub(crate) queue: VecDeque<Frame>,
+    queue_bytes: usize,
+    pages: SmallVec<[(Slot, Loaded); 1]>,
+    pub(crate) asking: SmallVec<[(Slot, AbortHandle); 1]>,
+    /// Slots whose position beyond this node's is known to exist.
+    ahead: SmallVec<[Slot; 1]>,
+    /// The reader is owed a `live` when it has caught up.
+    live_owed: bool,
+    scanned_bytes: u64,
+    /// Why it cannot go on.
+    pub(crate) failed: Option<Failure>,
+    /// When the cursor was issued that it began with: since when something may be missing.
+    since_ms: Option<i64>,
+    turn: usize,
+    /// The reader's position was last told at this.
+    pub(crate) told: Option<Vector>,
+    /// Gaps told, for a page's answer.
+    pub(crate) gaps: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    events: Arc<[Arc<Event>]>,
+    place: usize,
+    next: i64,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        for (_, asked) in &self.asking {
+            asked.abort();
+        }
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(
+        owner: Owner,
+        selection: Arc<Selection>,
+        vector: Vector,
+        carried_until: Instant,
+    ) -> Self {
+        Self {
+            serial: 0,
+            owner,
+            selection,
+            vector,
+            carried: Vec::new(),
+            carried_until,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            pages: SmallVec::new(),
+            asking: SmallVec::new(),
+            ahead: SmallVec::new(),
+            live_owed: false,
+            scanned_bytes: 0,
+            failed: None,
+            since_ms: None,
+            turn: 0,
+            told: None,
+            gaps: Vec::new(),
+        }
+    }
+
+    /// Begins from a cursor: what it cannot be placed on is told as a gap.
+    pub(crate) fn resume(&mut self, cursor: &Cursor, around: &Surroundings<'_>) {
+        self.since_ms = Some(cursor.issued_at_ms);
+        let placed = around.layout.place(&self.selection.tenant, cursor);
+        self.vector = placed.vector;
+        self.carried = placed.carried;
+        if !placed.recreated.is_empty() {
+            let slots: Vec<(Slot, Option<(i64, i64)>)> =
+                placed.recreated.iter().map(|slot| (*slot, None)).collect();
+            self.gap("recreated", &slots, around.layout, around);
+        }
+    }
+
+    /// The reader wants to be told when the replay is over.
+    pub(crate) fn owe_live(&mut self) {
+        self.live_owed = true;
+    }
+
+    /// Whether there is room for more frames.
+    fn has_room(&self, around: &Surroundings<'_>) -> bool {
+        self.queue_bytes < around.queue_bytes_max
+    }
+
+    /// Whether the reader may take shared cursors: it has everything below the shared position, is not ahead of it, and
+    /// everything it was given has been written.
+    pub(crate) fn may_join(&self, around: &Surroundings<'_>) -> bool {
+        self.queue.is_empty()
+            && self.carried.is_empty()
+            && self.failed.is_none()
+            && self.stands(around, |have, shared| have == shared)
+    }
+
+    fn is_caught_up(&self, around: &Surroundings<'_>) -> bool {
+        self.carried.is_empty() && self.stands(around, |have, shared| have >= shared)
+    }
+
+    fn stands(&self, around: &Surroundings<'_>, holds: impl Fn(i64, i64) -> bool) -> bool {
+        around.layout.slots(&self.selection.tenant).all(|slot| {
+            match (self.vector.get(slot), around.shared.get(slot)) {
+                (Some(Position::At(have)), Some(Position::At(shared))) => holds(have, shared),
+                // Neither is resolved: the node begins at or before the reader's time, so its events are the reader's.
+                (Some(Position::Since(have)), Some(Position::Since(shared))) => have >= shared,
+                _ => false,
+            }
+        })
+    }
+
+    /// Takes what there is room for, and tells what is needed from outside.
+    pub(crate) fn advance(&mut self, around: &Surroundings<'_>) -> SmallVec<[(Slot, Ask); 1]> {
+        let mut asks = SmallVec::new();
+        if self.failed.is_some() {
+            return asks;
+        }
+        let tenant = self.selection.tenant.clone();
+        let slots: SmallVec<[Slot; 8]> = around.layout.slots(&tenant).collect();
+        self.turn = self.turn.wrapping_add(1);
+        for step in 0..slots.len() {
+            // Begin with another slot each time: a busy one must not starve the others.
+            let slot = slots[(self.turn + step) % slots.len()];
+            if !self.has_room(around) {
+                return asks;
+            }
+            if let Some(ask) = self.advance_slot(slot, around)
+                && !self.asking.iter().any(|(have, _)| *have == slot)
+            {
+                asks.push((slot, ask));
+            }
+        }
+        if self.live_owed && self.failed.is_none() && self.has_room(around) && self.is_caught_up(around) {
+            self.live_owed = false;
+            let cursor = self.seal(around);
+            self.push(Frame {
+                cursor,
+                kind: Kind::Live,
+            });
+        }
+        asks
+    }
+
+    fn advance_slot(&mut self, slot: Slot, around: &Surroundings<'_>) -> Option<Ask> {
+        loop {
+            let shared = around.shared.get(slot)?;
+            let from = match self.vector.get(slot) {
+                // A partition that appeared after the reader began.
+                None => {
+                    self.vector.set(slot, shared);
+                    return None;
+                }
+                Some(Position::At(from)) => from,
+                Some(Position::Start) => return Some(Ask::Start),
+                Some(Position::Since(time)) => match shared {
+                    Position::Since(shared) if time >= shared => return None,
+                    _ => return Some(Ask::Time(time)),
+                },
+            };
+            let Position::At(until) = shared else { return None };
+            if from > until {
+                return (!self.ahead.contains(&slot)).then_some(Ask::Ends);
+            }
+            if from == until {
+                self.pages.retain(|(have, _)| *have != slot);
+                return None;
+            }
+            if let Some(place) = self.pages.iter().position(|(have, _)| *have == slot) {
+                if self.take_page(place, around) {
+                    continue;
+                }
+                return None;
+            }
+            let ring = around.ring;
+            let Some(events) = ring.range(slot, from, until) else {
+                let until = ring.covered_from(slot).unwrap_or(until).min(until);
+                return Some(Ask::Page { from, until });
+            };
+            for event in events {
+                self.take(&event.event, Some(event), around);
+                if !self.has_room(around) {
+                    return None;
+                }
+            }
+            self.vector.set(slot, Position::At(until));
+            return None;
+        }
+    }
+
+    /// Takes from a loaded page. `true`: it is used up.
+    fn take_page(&mut self, place: usize, around: &Surroundings<'_>) -> bool {
+        let slot = self.pages[place].0;
+        loop {
+            let page = &mut self.pages[place].1;
+            let Some(event) = page.events.get(page.place).cloned() else {
+                let next = page.next;
+                self.pages.remove(place);
+                self.vector.set(slot, Position::At(next));
+                return true;
+            };
+            page.place += 1;
+            self.take(&event, None, around);
+            if !self.has_room(around) {
+                return false;
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Arc<Event>, viewed: Option<&Arc<Viewed>>, around: &Surroundings<'_>) {
+        let slot = event.slot;
+        if self.vector.offset(slot).is_some_and(|have| event.offset < have) {
+            return;
+        }
+        self.vector.set(slot, Position::At(event.offset + 1));
+        let bits = self.selection.matching(event);
+        if bits == 0 {
+            return;
+        }
+        self.scanned_bytes = 0;
+        let mask = self.selection.mask(bits);
+        let body = match viewed {
+            Some(viewed) => viewed.body(&mask),
+            None => encode(event, &mask),
+        };
+        let cursor = self.seal(around);
+        self.push(Frame {
+            cursor,
+            kind: Kind::Event {
+                slot,
+                offset: event.offset,
+                body,
+            },
+        });
+    }
+
+    fn seal(&self, around: &Surroundings<'_>) -> Arc<str> {
+        (around.seal)(&self.selection.tenant, &self.vector, &self.carried)
+    }
+
+    /// The cursor for where the reader stands.
+    pub(crate) fn cursor(&self, around: &Surroundings<'_>) -> Arc<str> {
+        self.seal(around)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.queue_bytes += frame.bytes();
+        self.queue.push_back(frame);
+        self.notify();
+    }
+
+    /// Tells a waiting request that there is something to look at.
+    pub(crate) fn notify(&self) {
+        if let Owner::Pull(waiting) = &self.owner {
+            waiting.notify_one();
+        }
+    }
+
+    /// Bytes that are queued.
+    pub(crate) fn queue_bytes(&self) -> u64 {
+        self.queue_bytes as u64
+    }
+
+    /// Lets go of frames that were written.
+    pub(crate) fn written(&mut self, count: usize) {
+        for frame in self.queue.drain(..count) {
+            self.queue_bytes -= frame.bytes();
+        }
+    }
+
+    /// Tells a gap over these slots (with the offsets of the hole, where they are known). `names` is the layout that
+    /// names the slots: the one before, where they are gone.
+    pub(crate) fn gap(
+        &mut self,
+        reason: &'static str,
+        slots: &[(Slot, Option<(i64, i64)>)],
+        names: &Layout,
+        around: &Surroundings<'_>,
+    ) {
+        let tenant = &self.selection.tenant;
+        let partitions = gap_partitions(reason, slots, tenant, self.since_ms, names, around.show_offsets);
+        self.gaps.extend(partitions.iter().cloned());
+        let cursor = self.seal(around);
+        self.push(Frame {
+            cursor,
+            kind: Kind::Gap(Arc::from(Value::Array(partitions).to_string())),
+        });
+    }
+
+    /// A partition is gone: nothing more is wanted of it.
+    pub(crate) fn removed(&mut self, slot: Slot) {
+        self.vector.remove(slot);
+        self.pages.retain(|(have, _)| *have != slot);
+        self.ahead.retain(|have| *have != slot);
+        self.asking.retain(|(have, asked)| {
+            if *have == slot {
+                asked.abort();
+            }
+            *have != slot
+        });
+    }
+
+    /// Takes over what another lane owed its reader.
+    pub(crate) fn inherit(&mut self, before: &Self) {
+        self.live_owed =
+            before.live_owed || before.queue.iter().any(|frame| matches!(frame.kind, Kind::Live));
+        self.since_ms = before.since_ms;
+        self.carried_until = before.carried_until;
+    }
+
+    /// Tells a gap again that was dropped unsent.
+    pub(crate) fn repeat_gap(&mut self, partitions: Arc<str>, around: &Surroundings<'_>) {
+        let cursor = self.seal(around);
+        self.push(Frame {
+            cursor,
+            kind: Kind::Gap(partitions),
+        });
+    }
+
+    /// A partition appeared: a carried position may belong to it.
+    pub(crate) fn added(&mut self, slot: Slot, start: Position, around: &Surroundings<'_>) {
+        let Some(entry) = around.layout.entry(slot) else {
+            return;
+        };
+        let carried = self
+            .carried
+            .iter()
+            .position(|carried| carried.is(&entry.partition));
+        let position = carried.map_or(start, |place| self.carried.swap_remove(place).position);
+        self.vector.set(slot, position);
+    }
+
+    /// Partitions that nobody found in time count as deleted.
+    pub(crate) fn expire_carried(&mut self, now: Instant, around: &Surroundings<'_>) -> bool {
+        if self.carried.is_empty() || now < self.carried_until {
+            return false;
+        }
+        let gone = self.carried.len();
+        self.carried.clear();
+        let mut value = Map::new();
+        value.insert("reason".to_owned(), json!("deleted"));
+        value.insert("count".to_owned(), json!(gone));
+        let value = Value::Object(value);
+        self.gaps.push(value.clone());
+        let cursor = self.seal(around);
+        self.push(Frame {
+            cursor,
+            kind: Kind::Gap(Arc::from(Value::Array(vec![value]).to_string())),
+        });
+        true
+    }
+
+    /// A page came.
+    pub(crate) fn loaded(
+        &mut self,
+        slot: Slot,
+        from: i64,
+        page: Page,
+        scan_bytes_max: u64,
+        around: &Surroundings<'_>,
+    ) -> Option<&'static str> {
+        if self.vector.offset(slot) != Some(from) {
+            return None;
+        }
+        self.scanned_bytes = self.scanned_bytes.saturating_add(page.scanned_bytes);
+        let expired = page.log_start > from;
+        if expired {
+            self.vector.set(slot, Position::At(page.log_start));
+            self.gap(
+                "expired",
+                &[(slot, Some((from, page.log_start)))],
+                around.layout,
+                around,
+            );
+        }
+        self.pages.push((
+            slot,
+            Loaded {
+                events: page.events,
+                place: 0,
+                next: page.next.max(from),
+            },
+        ));
+        if self.scanned_bytes > scan_bytes_max {
+            self.failed = Some(Failure::new(Code::REPLAY_LIMITED, "go on from the cursor"));
+            self.notify();
+        }
+        expired.then_some("expired")
+    }
+
+    /// The ends of a log came.
+    pub(crate) fn ends(&mut self, slot: Slot, bounds: Bounds) {
+        match self.vector.get(slot) {
+            Some(Position::At(have)) if have > bounds.end => {
+                self.failed = Some(Failure::new(Code::CURSOR_AHEAD, ""));
+                self.notify();
+            }
+            Some(Position::At(_)) => self.ahead.push(slot),
+            _ => {}
+        }
+    }
+
+    /// An unresolved position is known.
+    pub(crate) fn resolved(&mut self, slot: Slot, offset: i64) {
+        if matches!(self.vector.get(slot), Some(Position::Since(_) | Position::Start)) {
+            self.vector.set(slot, Position::At(offset));
+        }
+    }
+
+    /// Whether a request for one page should be answered now: there is something, or nothing is to be had without waiting.
+    pub(crate) fn is_settled(&self, limit: usize, around: &Surroundings<'_>) -> bool {
+        self.failed.is_some()
+            || self.queue.iter().filter(|frame| frame.is_event()).count() >= limit
+            || (self.asking.is_empty() && self.is_caught_up(around))
+            || !self.has_room(around)
+    }
+}
+
+/// The `partitions` member of a gap.
+pub(crate) fn gap_partitions(
+    reason: &'static str,
+    slots: &[(Slot, Option<(i64, i64)>)],
+    tenant: &TenantId,
+    since_ms: Option<i64>,
+    names: &Layout,
+    show_offsets: bool,
+) -> Vec<Value> {
+    let describe = |(slot, hole): &(Slot, Option<(i64, i64)>)| {
+        let mut value = Map::new();
+        if let Some(ordinal) = names.ordinal(tenant, *slot) {
+            value.insert("partition".to_owned(), json!(ordinal));
+        }
+        value.insert("reason".to_owned(), json!(reason));
+        if let Some((from, to)) = hole
+            && show_offsets
+        {
+            value.insert("from".to_owned(), json!(from));
+            value.insert("to".to_owned(), json!(to));
+        }
+        if let Some(since) = since_ms {
+            value.insert("since".to_owned(), json!(crate::session::rfc3339(since)));
+        }
+        Value::Object(value)
+    };
+    slots.iter().map(describe).collect()
+}

@@ -1,0 +1,165 @@
+//! Where a session's bytes go: a socket that is written to directly, another connection, or the body of a response.
+//!
+//! Invariant: a write never waits. What an outlet does not take stays with the caller.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::hub::{AsyncIo, Transport};
+
+/// Where bytes go.
+pub(crate) enum Outlet {
+    /// A plain socket.
+    Tcp(TcpStream),
+    /// Any other connection: TLS.
+    Other(Box<dyn AsyncIo>),
+    /// The body of a response, read by the HTTP server. Dropping the sender ends the response.
+    Body(mpsc::Sender<Bytes>),
+    /// Closed.
+    Gone,
+}
+
+/// How many chunks may wait for the HTTP server to take them: one being written, one to follow it.
+pub(crate) const BODY_CHUNKS_MAX: usize = 2;
+
+impl Outlet {
+    /// Takes over a connection; call it on the worker's runtime.
+    pub(crate) fn adopt(transport: Transport) -> io::Result<(Self, Bytes)> {
+        match transport {
+            Transport::Tcp { stream, read_ahead } => {
+                Ok((Self::Tcp(TcpStream::from_std(stream)?), read_ahead))
+            }
+            Transport::Other { io, read_ahead } => Ok((Self::Other(io), read_ahead)),
+        }
+    }
+
+    /// Writes what the outlet takes now: zero when it is full.
+    pub(crate) fn write(&mut self, bytes: &Rendered<'_>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => would_block(stream.try_write(bytes.slice)),
+            Self::Other(io) => {
+                let mut context = Context::from_waker(Waker::noop());
+                let mut written = 0;
+                // A TLS connection takes a record at a time.
+                while written < bytes.slice.len() {
+                    match Pin::new(&mut *io).poll_write(&mut context, &bytes.slice[written..]) {
+                        Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                        Poll::Ready(Ok(count)) => written += count,
+                        Poll::Ready(Err(error)) => return Err(error),
+                        Poll::Pending => break,
+                    }
+                }
+                // What is not flushed now is flushed by the session's own task (`poll_room`).
+                if let Poll::Ready(Err(error)) = Pin::new(io).poll_flush(&mut context) {
+                    return Err(error);
+                }
+                Ok(written)
+            }
+            Self::Body(sender) => match sender.try_reserve() {
+                Ok(room) => {
+                    room.send(bytes.shared());
+                    Ok(bytes.slice.len())
+                }
+                Err(mpsc::error::TrySendError::Full(())) => Ok(0),
+                Err(mpsc::error::TrySendError::Closed(())) => Err(io::ErrorKind::BrokenPipe.into()),
+            },
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Ready when a write may take something. A body is waited for by [`Outlet::body`] instead.
+    pub(crate) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(context),
+            Self::Other(io) => {
+                ready!(Pin::new(io).poll_flush(context))?;
+                Poll::Ready(Ok(()))
+            }
+            Self::Body(_) | Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Reads what is there: `Ok(0)` is the end.
+    pub(crate) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => loop {
+                ready!(stream.poll_read_ready(context))?;
+                match stream.try_read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
+            Self::Other(io) => {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(io).poll_read(context, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Self::Body(_) => Poll::Pending,
+            Self::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Ends the writing side when everything is out. `true`: there is nothing to wait for.
+    pub(crate) fn shut(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            // The client's own end is then read, until the linger is over: closing at once could destroy the close frame.
+            Self::Tcp(stream) => matches!(Pin::new(stream).poll_shutdown(context), Poll::Ready(Err(_))),
+            Self::Other(io) => matches!(Pin::new(io).poll_shutdown(context), Poll::Ready(Err(_))),
+            Self::Body(_) | Self::Gone => true,
+        }
+    }
+
+    /// The sender of a body.
+    pub(crate) fn body(&self) -> Option<mpsc::Sender<Bytes>> {
+        match self {
+            Self::Body(sender) => Some(sender.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn would_block(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}
+
+/// Finished bytes. Outlets that keep them share one copy.
+pub(crate) struct Rendered<'a> {
+    slice: &'a [u8],
+    shared: std::cell::OnceCell<Bytes>,
+}
+
+impl<'a> Rendered<'a> {
+    pub(crate) fn new(slice: &'a [u8]) -> Self {
+        Self {
+            slice,
+            shared: std::cell::OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slice.len()
+    }
+
+    pub(crate) fn rest(&self, from: usize, to: usize) -> &'a [u8] {
+        &self.slice[from..to]
+    }
+
+    fn shared(&self) -> Bytes {
+        self.shared
+            .get_or_init(|| Bytes::copy_from_slice(self.slice))
+            .clone()
+    }
+}

@@ -1,0 +1,212 @@
+//! What a session does with what it is told: a pure function of its state, the input and the time. Deeds (bytes,
+//! verification, subscriptions) are its effects, done by the worker.
+
+use std::sync::Arc;
+
+use auth::token::{BadToken, Principal};
+use schemas::problem::Code;
+use smallvec::{SmallVec, smallvec};
+
+use crate::close::Close;
+use crate::hub::{Failure, Restriction};
+use crate::protocol::v1::{self, ClientMessage, Subscribe};
+
+/// One session's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// `ses_...`.
+    pub(crate) id: String,
+    /// Who; none before `auth`.
+    pub(crate) principal: Option<Arc<Principal>>,
+    /// What a ticket restricts it to.
+    pub(crate) restriction: Option<Restriction>,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub(crate) opened_at_ms: i64,
+    warned: bool,
+    verifying: bool,
+}
+
+/// Times that decide, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) auth_timeout_ms: i64,
+    pub(crate) auth_warning_ms: i64,
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    /// A text message came.
+    Text(&'a str),
+    /// A token was verified.
+    Verified(Result<Arc<Principal>, BadToken>),
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Verify this token, then tell [`Input::Verified`].
+    Verify(String),
+    /// The session has a principal for the first time.
+    Opened(Arc<Principal>),
+    /// The session has another token: compile its grants anew.
+    Renewed(Arc<Principal>),
+    /// Begin a subscription.
+    Subscribe(Box<Subscribe>, Arc<Principal>),
+    /// End one.
+    Unsubscribe(String),
+    /// Say `pong`.
+    Pong,
+    /// Say that credentials are needed by then.
+    AuthRequired(i64),
+    /// Refuse something.
+    Refuse(Option<String>, Failure),
+    /// End the session.
+    Close(Close),
+}
+
+type Effects = SmallVec<[Effect; 2]>;
+
+impl Session {
+    pub(crate) fn new(
+        id: String,
+        principal: Option<Arc<Principal>>,
+        restriction: Option<Restriction>,
+        now_ms: i64,
+    ) -> Self {
+        Self {
+            id,
+            principal,
+            restriction,
+            opened_at_ms: now_ms,
+            warned: false,
+            verifying: false,
+        }
+    }
+
+    /// The one step.
+    pub(crate) fn step(&mut self, input: Input<'_>, now_ms: i64, times: Times) -> Effects {
+        match input {
+            Input::Text(text) => self.message(text),
+            Input::Verified(result) => self.verified(result, now_ms),
+            Input::Tick => self.tick(now_ms, times),
+        }
+    }
+
+    /// When a tick is next needed, in milliseconds since the Unix epoch.
+    pub(crate) fn due_ms(&self, times: Times) -> i64 {
+        match &self.principal {
+            None => self.opened_at_ms.saturating_add(times.auth_timeout_ms),
+            Some(principal) if self.warned => principal.expires_at_ms,
+            Some(principal) => principal.expires_at_ms.saturating_sub(times.auth_warning_ms),
+        }
+    }
+
+    fn message(&mut self, text: &str) -> Effects {
+        let message = match v1::parse(text) {
+            Ok(message) => message,
+            Err(detail) => {
+                return smallvec![Effect::Refuse(None, Failure::new(Code::MESSAGE_INVALID, detail))];
+            }
+        };
+        match message {
+            ClientMessage::Ping => smallvec![Effect::Pong],
+            ClientMessage::Auth(_) if self.verifying => {
+                let failure = Failure::new(Code::MESSAGE_INVALID, "the token before is still being verified");
+                smallvec![Effect::Refuse(None, failure)]
+            }
+            ClientMessage::Auth(credentials) => {
+                self.verifying = true;
+                smallvec![Effect::Verify(credentials.token)]
+            }
+            ClientMessage::Subscribe(subscribe) => match &self.principal {
+                Some(principal) => smallvec![Effect::Subscribe(subscribe, Arc::clone(principal))],
+                None => self.unauthenticated(Some(subscribe.id)),
+            },
+            ClientMessage::Unsubscribe { id } => match &self.principal {
+                Some(_) => smallvec![Effect::Unsubscribe(id)],
+                None => self.unauthenticated(Some(id)),
+            },
+        }
+    }
+
+    fn unauthenticated(&self, id: Option<String>) -> Effects {
+        let failure = Failure::new(Code::UNAUTHENTICATED, "the first message must be auth");
+        smallvec![Effect::Refuse(id, failure), Effect::Close(Close::UNAUTHENTICATED)]
+    }
+
+    fn verified(&mut self, result: Result<Arc<Principal>, BadToken>, now_ms: i64) -> Effects {
+        self.verifying = false;
+        let principal = match result {
+            Ok(principal) => principal,
+            Err(bad) => {
+                let failure = Failure::new(bad.code, bad.detail);
+                let close = if bad.code == Code::TOKEN_EXPIRED {
+                    Close::EXPIRED
+                } else {
+                    Close::UNAUTHENTICATED
+                };
+                // Keys that cannot be fetched now are not the client's fault: an open session goes on until its own end.
+                if bad.code.retry && self.principal.is_some() {
+                    return smallvec![Effect::Refuse(None, failure)];
+                }
+                let close = if bad.code.retry { Close::LIMITED } else { close };
+                return smallvec![Effect::Refuse(None, failure), Effect::Close(close)];
+            }
+        };
+        if principal.expires_at_ms <= now_ms {
+            return smallvec![
+                Effect::Refuse(None, Failure::new(Code::TOKEN_EXPIRED, "")),
+                Effect::Close(Close::EXPIRED)
+            ];
+        }
+        let Some(before) = &self.principal else {
+            self.principal = Some(Arc::clone(&principal));
+            return smallvec![Effect::Opened(principal)];
+        };
+        let same = before.issuer == principal.issuer
+            && before.subject == principal.subject
+            && before.tenant == principal.tenant;
+        if !same {
+            return smallvec![
+                Effect::Refuse(None, Failure::new(Code::PRINCIPAL_CHANGED, "")),
+                Effect::Close(Close::PRINCIPAL_CHANGED)
+            ];
+        }
+        self.principal = Some(Arc::clone(&principal));
+        self.warned = false;
+        smallvec![Effect::Renewed(principal)]
+    }
+
+    fn tick(&mut self, now_ms: i64, times: Times) -> Effects {
+        let Some(principal) = &self.principal else {
+            if now_ms >= self.opened_at_ms.saturating_add(times.auth_timeout_ms) {
+                let failure = Failure::new(Code::UNAUTHENTICATED, "no auth message came in time");
+                return smallvec![
+                    Effect::Refuse(None, failure),
+                    Effect::Close(Close::UNAUTHENTICATED)
+                ];
+            }
+            return smallvec![];
+        };
+        if now_ms >= principal.expires_at_ms {
+            return smallvec![
+                Effect::Refuse(None, Failure::new(Code::TOKEN_EXPIRED, "")),
+                Effect::Close(Close::EXPIRED)
+            ];
+        }
+        if !self.warned && now_ms >= principal.expires_at_ms.saturating_sub(times.auth_warning_ms) {
+            self.warned = true;
+            return smallvec![Effect::AuthRequired(principal.expires_at_ms)];
+        }
+        smallvec![]
+    }
+}
+
+/// A time for people and programs: RFC 3339 in UTC, with milliseconds.
+pub(crate) fn rfc3339(time_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(time_ms)
+        .map_or_else(|_| "unknown".to_owned(), |time| format!("{time:.3}"))
+}

@@ -1,0 +1,248 @@
+//! A thread that owns sessions: one per core, nothing in it is shared but the rings and the finished bodies.
+//!
+//! Invariant: a round applies all batches that are there, then writes once per reader, then lets the lanes go on. Nobody
+//! joins a group while a round is being applied.
+
+mod lanes;
+mod pulls;
+mod sessions;
+mod state;
+mod timers;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::contract::Contract;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::hub::{Failure, HubConfig, Pull, PullPage, Services, SessionInfo, Sse, WebSocket};
+use crate::metrics::Metrics;
+use crate::sequencer::{Batch, Past};
+use state::State;
+
+/// What wakes a worker.
+pub(crate) enum Wake {
+    /// Events.
+    Batch(Arc<Batch>),
+    /// A connection to take over.
+    WebSocket(Box<WebSocket>),
+    /// A stream to open.
+    Sse(Box<Sse>, oneshot::Sender<Result<mpsc::Receiver<Bytes>, Failure>>),
+    /// A page to read.
+    Pull(Box<Pull>, oneshot::Sender<Result<PullPage, Failure>>),
+    /// Tell the open sessions.
+    Inspect(oneshot::Sender<Vec<SessionInfo>>),
+    /// Say goodbye to all, spread over this time.
+    Drain(Duration, oneshot::Sender<()>),
+}
+
+/// How many wakes one round takes.
+const WAKES_PER_ROUND_MAX: usize = 64;
+
+/// How much is read from a connection before the others have their turn.
+const READS_PER_TURN_MAX: usize = 16;
+
+/// What a worker needs to begin.
+pub(crate) struct Setup {
+    pub(crate) config: Arc<HubConfig>,
+    pub(crate) contract: Arc<Contract>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) pasts: Vec<Arc<Past>>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// One worker.
+pub(crate) struct Worker {
+    state: RefCell<State>,
+    /// Lanes that have more to do than one turn allowed.
+    agenda: Notify,
+}
+
+impl Worker {
+    /// Runs until the hub is dropped. Call it on a thread of its own, inside a current-thread runtime.
+    pub(crate) async fn run(setup: Setup, inbox: mpsc::Receiver<Wake>) {
+        let tasks = LocalSet::new();
+        tasks
+            .run_until(async {
+                let worker = Rc::new_cyclic(|this| Self {
+                    state: RefCell::new(State::new(setup, this.clone())),
+                    agenda: Notify::new(),
+                });
+                worker.serve(inbox).await;
+            })
+            .await;
+    }
+
+    async fn serve(self: Rc<Self>, mut inbox: mpsc::Receiver<Wake>) {
+        let gather_max = self.state.borrow().config.gather_max;
+        let mut wakes = Vec::with_capacity(WAKES_PER_ROUND_MAX);
+        loop {
+            let due = self.state.borrow().next_due();
+            let timer = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Each branch is cancel safe: `recv_many` takes nothing until it is ready, the others only wait.
+            tokio::select! {
+                count = inbox.recv_many(&mut wakes, WAKES_PER_ROUND_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let started = Instant::now();
+                    self.round(&mut wakes);
+                    if !inbox.is_empty() {
+                        // More came meanwhile: the worker is busy. Waiting a little gathers more into one write.
+                        sleep(started.elapsed().min(gather_max)).await;
+                    }
+                }
+                () = self.agenda.notified() => self.state.borrow_mut().work_agenda(),
+                () = timer => self.state.borrow_mut().timers(Instant::now()),
+            }
+        }
+    }
+
+    fn round(self: &Rc<Self>, wakes: &mut Vec<Wake>) {
+        let mut batches = Vec::new();
+        for wake in wakes.drain(..) {
+            match wake {
+                Wake::Batch(batch) => batches.push(batch),
+                Wake::WebSocket(socket) => {
+                    let opened = self.state.borrow_mut().open_websocket(*socket);
+                    if let Some((place, serial)) = opened {
+                        let worker = Rc::clone(self);
+                        self.own(async move {
+                            std::future::poll_fn(|context| worker.poll_connection(place, serial, context))
+                                .await;
+                        });
+                    }
+                }
+                Wake::Sse(sse, reply) => {
+                    let opened = self.state.borrow_mut().open_sse(*sse);
+                    let reply_with = match opened {
+                        Ok((place, serial, receiver)) => {
+                            self.own(Rc::clone(self).drive_body(place, serial));
+                            Ok(receiver)
+                        }
+                        Err(failure) => Err(failure),
+                    };
+                    // A request that was dropped meanwhile drops the receiver, which ends the session.
+                    let _dropped = reply.send(reply_with);
+                }
+                Wake::Pull(pull, reply) => self.own(Rc::clone(self).pull(*pull, reply)),
+                Wake::Inspect(reply) => {
+                    let _dropped = reply.send(self.state.borrow().inspect());
+                }
+                Wake::Drain(spread, done) => self.own(Rc::clone(self).drain(spread, done)),
+            }
+        }
+        if !batches.is_empty() {
+            self.state.borrow_mut().apply(&batches);
+        }
+    }
+
+    /// Runs a task that belongs to this worker's thread and ends with it.
+    fn own(&self, task: impl Future<Output = ()> + 'static) {
+        self.state.borrow_mut().tasks.spawn_local(task);
+    }
+
+    /// The life of a socket: reads what the client says, writes what was left.
+    fn poll_connection(&self, place: usize, serial: u64, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        for _ in 0..READS_PER_TURN_MAX {
+            let Some(connection) = state.connection(place, serial) else {
+                return Poll::Ready(());
+            };
+            if connection.broken {
+                state.end(place);
+                return Poll::Ready(());
+            }
+            connection.waker = Some(context.waker().clone());
+            let mut again = false;
+            if connection.full_since.is_some() {
+                match connection.outlet.poll_room(context) {
+                    Poll::Ready(Ok(())) => {
+                        state.flush(place);
+                        again = true;
+                    }
+                    Poll::Ready(Err(_)) => {
+                        state.end(place);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if state.shut_if_closed(place, context) {
+                state.end(place);
+                return Poll::Ready(());
+            }
+            match state.read(place, serial, context) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    state.end(place);
+                    return Poll::Ready(());
+                }
+                Poll::Pending if again => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The life of a response's body: waits for room and for the end.
+    async fn drive_body(self: Rc<Self>, place: usize, serial: u64) {
+        let Some((sender, room)) = self.state.borrow_mut().body(place, serial) else {
+            return;
+        };
+        loop {
+            let Some(full) = self.state.borrow_mut().body_is_full(place, serial) else {
+                return;
+            };
+            let go_on = if full {
+                tokio::select! {
+                    reserved = sender.reserve() => reserved.is_ok(),
+                    () = room.notified() => true,
+                }
+            } else {
+                tokio::select! {
+                    () = sender.closed() => false,
+                    () = room.notified() => true,
+                }
+            };
+            let mut state = self.state.borrow_mut();
+            if state.connection(place, serial).is_none() {
+                return;
+            }
+            if !go_on {
+                state.end(place);
+                return;
+            }
+            state.flush(place);
+        }
+    }
+
+    /// Tells every session goodbye, spread over some time so that the clients do not all come back at once.
+    async fn drain(self: Rc<Self>, spread: Duration, done: oneshot::Sender<()>) {
+        let places = self.state.borrow_mut().begin_drain();
+        let pause = spread / u32::try_from(places.len().max(1)).unwrap_or(u32::MAX);
+        for (place, serial) in places {
+            self.state.borrow_mut().say_bye(place, serial, spread);
+            sleep(pause).await;
+        }
+        // What is being closed has the linger time to take its last bytes.
+        while self.state.borrow().has_sessions() {
+            let due = self.state.borrow().next_due().unwrap_or_else(Instant::now);
+            sleep_until(due.min(Instant::now() + Duration::from_millis(10))).await;
+        }
+        let _dropped = done.send(());
+    }
+}

@@ -1,0 +1,154 @@
+//! One page for one request: a lane that is read once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use schemas::problem::Code;
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::Worker;
+use super::state::State;
+use crate::hub::{After, Failure, Pull, PullPage, Reading};
+use crate::lane::Owner;
+use crate::protocol::{Frame, Kind};
+
+/// How long a request that does not want to wait for new events waits for old ones. What came by then is answered; the
+/// rest is behind the next link.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Worker {
+    /// Answers one request.
+    pub(crate) async fn pull(
+        self: Rc<Self>,
+        pull: Pull,
+        mut reply: oneshot::Sender<Result<PullPage, Failure>>,
+    ) {
+        let Pull { reading, limit, wait } = pull;
+        let waiting = Rc::new(Notify::new());
+        let begun = self.state.borrow_mut().begin_pull(&reading, &waiting);
+        let (stream, lane) = match begun {
+            Ok(begun) => begun,
+            Err(failure) => {
+                let _dropped = reply.send(Err(failure));
+                return;
+            }
+        };
+        let now = Instant::now();
+        let now_ms = self.state.borrow().services.clock.now_ms();
+        let granted = reading.principal.expires_at_ms.saturating_sub(now_ms);
+        let granted = now + Duration::from_millis(u64::try_from(granted).unwrap_or(0));
+        let for_old = (now + wait.max(PATIENCE)).min(granted);
+        let for_new = (now + wait).min(granted);
+        self.run_lane(stream, lane);
+        let answer = loop {
+            let ready = self
+                .state
+                .borrow_mut()
+                .pull_ready(stream, lane, limit, for_new <= Instant::now());
+            let until = match ready {
+                Ready::Yes => break self.state.borrow_mut().answer_pull(stream, lane, limit),
+                Ready::CaughtUp => for_new,
+                Ready::No => for_old,
+            };
+            tokio::select! {
+                () = waiting.notified() => {}
+                () = sleep_until(until) => break self.state.borrow_mut().answer_pull(stream, lane, limit),
+                () = reply.closed() => {
+                    self.state.borrow_mut().detach(stream, crate::connection::Place::Lane(lane));
+                    return;
+                }
+            }
+        };
+        self.state
+            .borrow_mut()
+            .detach(stream, crate::connection::Place::Lane(lane));
+        let _dropped = reply.send(answer);
+    }
+}
+
+/// Whether a request can be answered.
+enum Ready {
+    /// There is something, or nothing will come without waiting longer than the request does.
+    Yes,
+    /// It has everything that there is, which is nothing.
+    CaughtUp,
+    /// Older events are being read.
+    No,
+}
+
+impl State {
+    fn begin_pull(&mut self, reading: &Reading, waiting: &Rc<Notify>) -> Result<(usize, usize), Failure> {
+        let stream = self.stream(reading.stream.name.as_str())?;
+        let selection = self.select(stream, &reading.principal, &reading.filter)?;
+        let after = (reading.after != After::Latest).then_some(&reading.after);
+        Ok((
+            stream,
+            self.begin_lane(stream, Owner::Pull(Rc::clone(waiting)), selection, after),
+        ))
+    }
+
+    fn pull_ready(&mut self, stream: usize, place: usize, limit: usize, patience_is_over: bool) -> Ready {
+        let queue_bytes_max = self.config.lane_bytes_max;
+        let ready = self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| {
+            let something = lane.queue.iter().any(|frame| !matches!(frame.kind, Kind::Live));
+            match (lane.is_settled(limit, around), something) {
+                (true, true) => Ready::Yes,
+                (true, false) if lane.failed.is_some() || patience_is_over => Ready::Yes,
+                (true, false) => Ready::CaughtUp,
+                (false, _) => Ready::No,
+            }
+        });
+        ready.unwrap_or(Ready::Yes)
+    }
+
+    fn answer_pull(&mut self, stream: usize, place: usize, limit: usize) -> Result<PullPage, Failure> {
+        let gone = || Failure::new(Code::INTERNAL, "");
+        let failed = self.shards[stream]
+            .lanes
+            .get(place)
+            .ok_or_else(gone)?
+            .failed
+            .clone();
+        // A replay that reached its limit has an advanced cursor: the next request goes on from there.
+        if let Some(failure) = failed.filter(|failure| failure.code != Code::REPLAY_LIMITED) {
+            self.metrics.refused(failure.code.name);
+            return Err(failure);
+        }
+        let (frames, next) = self.take_page(stream, place, limit).ok_or_else(gone)?;
+        let events = self.bodies(&frames);
+        self.metrics.delivered("pull", events.len() as u64);
+        let gaps: Vec<Value> = frames
+            .iter()
+            .filter_map(|frame| match &frame.kind {
+                Kind::Gap(partitions) => serde_json::from_str::<Vec<Value>>(partitions).ok(),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let gap = (!gaps.is_empty()).then(|| serde_json::json!({"cursor": &*next, "partitions": gaps}));
+        Ok(PullPage {
+            events,
+            next: next.to_string(),
+            gap,
+        })
+    }
+
+    fn bodies(&self, frames: &VecDeque<Frame>) -> Vec<Bytes> {
+        let with_cursor = |frame: &Frame| {
+            let Kind::Event { body, .. } = &frame.kind else {
+                return None;
+            };
+            let mut event = BytesMut::with_capacity(body.len() + frame.cursor.len() + 16);
+            event.put_slice(b"{\"cursor\":\"");
+            event.put_slice(frame.cursor.as_bytes());
+            event.put_slice(b"\",");
+            event.put_slice(body.get(1..)?);
+            Some(event.freeze())
+        };
+        frames.iter().filter_map(with_cursor).collect()
+    }
+}

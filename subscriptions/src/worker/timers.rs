@@ -1,0 +1,170 @@
+//! What happens because time passes: heartbeats, silence, stalls, expiry, the end of a linger.
+
+use std::time::Duration;
+
+use schemas::problem::Code;
+use tokio::time::Instant;
+
+use super::state::State;
+use crate::close::Close;
+use crate::connection::Place;
+use crate::hub::Failure;
+use crate::protocol::v1::ServerMessage;
+use crate::protocol::{Framing, sse, ws};
+use crate::session::Input;
+
+/// The furthest that a timer is set: the time of day may be corrected meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+impl State {
+    /// When the next timer is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Looks after every connection whose time has come.
+    pub(crate) fn timers(&mut self, now: Instant) {
+        while let Some((due, place)) = self.due.first().copied() {
+            if due > now {
+                return;
+            }
+            self.due.remove(&(due, place));
+            self.look_after(place, now);
+            self.reschedule(place);
+        }
+    }
+
+    fn look_after(&mut self, place: usize, now: Instant) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        if let Some(until) = connection.closing {
+            if now >= until {
+                self.end(place);
+            }
+            return;
+        }
+        if connection
+            .full_since
+            .is_some_and(|since| now >= since + self.config.stall_max)
+        {
+            self.close_slow(place);
+            return;
+        }
+        let websocket = connection.framing == Framing::WebSocket;
+        if websocket && now >= connection.last_heard + self.config.silence_max {
+            let failure = Failure::new(Code::IDLE, "not even a pong came");
+            self.say(
+                place,
+                &ServerMessage::Error {
+                    id: None,
+                    failure: &failure,
+                },
+            );
+            self.close(place, Close::SILENT);
+            return;
+        }
+        let heartbeat = now >= connection.next_heartbeat;
+        self.tell(place, Input::Tick);
+        if heartbeat {
+            self.heartbeat(place, now);
+        }
+    }
+
+    fn heartbeat(&mut self, place: usize, now: Instant) {
+        let heartbeat = self.config.heartbeat;
+        let Some(connection) = self.connections.get_mut(place) else {
+            return;
+        };
+        if connection.closing.is_some() {
+            return;
+        }
+        connection.next_heartbeat = now + heartbeat;
+        let mut told = false;
+        for subscription in 0..connection.subscriptions.len() {
+            told |= self.tell_progress(place, subscription);
+        }
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        match connection.framing {
+            Framing::WebSocket => ws::ping(&mut bytes),
+            Framing::Sse if told => {}
+            Framing::Sse => sse::comment(&mut bytes),
+        }
+        self.write_control(place, &bytes);
+    }
+
+    /// Tells a reader that has everything how far that is, if it moved.
+    pub(crate) fn tell_progress(&mut self, place: usize, subscription: usize) -> bool {
+        let Some(connection) = self.connections.get(place) else {
+            return false;
+        };
+        if !connection.has_room() {
+            return false;
+        }
+        let Some(Some(reader)) = connection.subscriptions.get(subscription) else {
+            return false;
+        };
+        let (stream, told) = (reader.stream, reader.told);
+        let cursor = match reader.place {
+            Place::Lane(lane) => self.lane_progress(stream, lane),
+            Place::Group { group, member } => {
+                let shard = &mut self.shards[stream];
+                let behind = shard.groups[group].members[member].next < shard.groups[group].end();
+                if behind || told == shard.version {
+                    None
+                } else {
+                    let tenant = shard.groups[group].selection.tenant.clone();
+                    Some(shard.shared_cursor(&tenant))
+                }
+            }
+        };
+        let Some(cursor) = cursor else { return false };
+        let version = self.shards[stream].version;
+        let Some(connection) = self.connections.get_mut(place) else {
+            return false;
+        };
+        let id = connection.subscription_id(subscription).to_owned();
+        if let Some(Some(reader)) = connection.subscriptions.get_mut(subscription) {
+            reader.told = version;
+        }
+        self.tell_cursor(place, &id, &cursor);
+        true
+    }
+
+    /// Puts a connection's one timer where it is next needed.
+    pub(crate) fn reschedule(&mut self, place: usize) {
+        let now = Instant::now();
+        let now_ms = self.services.clock.now_ms();
+        let Some(connection) = self.connections.get_mut(place) else {
+            return;
+        };
+        let due = match connection.closing {
+            Some(until) => until,
+            None => {
+                let session_ms = connection
+                    .session
+                    .due_ms(self.times)
+                    .saturating_sub(now_ms)
+                    .max(0);
+                let session = Duration::from_millis(u64::try_from(session_ms).unwrap_or(0)).min(LOOK_AGAIN);
+                let mut due = connection.next_heartbeat.min(now + session);
+                if connection.framing == Framing::WebSocket {
+                    due = due.min(connection.last_heard + self.config.silence_max);
+                }
+                if let Some(since) = connection.full_since {
+                    due = due.min(since + self.config.stall_max);
+                }
+                due
+            }
+        };
+        if due == connection.due && self.due.contains(&(due, place)) {
+            return;
+        }
+        self.due.remove(&(connection.due, place));
+        connection.due = due;
+        self.due.insert((due, place));
+    }
+}
