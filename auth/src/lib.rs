@@ -18,5 +18,7 @@ pub mod reason;
 pub mod scope;
 mod seal;
 mod strict;
+#[cfg(test)]
+mod testing;
 pub mod ticket;
 pub mod token;

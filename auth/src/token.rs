@@ -277,3 +277,6 @@ fn keyring(issuer: &Issuer, name: Arc<str>) -> Result<Keyring, String> {
     let http = Client::new(issuer.reach).map_err(|error| error.to_string())?;
     Ok(Keyring::remote(name, place, http))
 }
+
+#[cfg(test)]
+mod tests;

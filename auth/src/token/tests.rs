@@ -1,0 +1,844 @@
+//! Tokens, good and bad: each rule of [`crate::reason`] has a token that breaks it and nothing else.
+
+use aws_lc_rs::hmac;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{ISSUER, NOW, NOW_MS, Pair, claims, encode, issuer, pairs, set};
+
+/// The keys of the issuer, good and bad ones.
+fn keys() -> String {
+    let pairs = pairs();
+    let mut short = pairs.rsa.jwk(json!({"kid": "short"}));
+    short["n"] = encode(&[0xff; 128]).into();
+    let mut even = pairs.rsa.jwk(json!({"kid": "even"}));
+    even["n"] = encode(&[0xfe; 256]).into();
+    let mut one = pairs.rsa.jwk(json!({"kid": "exponent-1"}));
+    one["e"] = encode(&[1]).into();
+    let mut cut = pairs.p256.jwk(json!({"kid": "cut"}));
+    cut["x"] = encode(&[1; 31]).into();
+    let mut off_curve = pairs.p256.jwk(json!({"kid": "off-curve"}));
+    off_curve["x"] = encode(&[1; 32]).into();
+    set(&[
+        pairs.rsa.jwk(json!({"kid": "rsa", "use": "sig"})),
+        pairs.p256.jwk(json!({"kid": "p256", "key_ops": ["verify"]})),
+        pairs.p384.jwk(json!({"kid": "p384"})),
+        pairs.p521.jwk(json!({"kid": "p521"})),
+        pairs.ed.jwk(json!({"kid": "ed", "alg": "EdDSA"})),
+        pairs.rsa.jwk(json!({"kid": "only-ps256", "alg": "PS256"})),
+        pairs.rsa.jwk(json!({"kid": "encryption", "use": "enc"})),
+        pairs
+            .rsa
+            .jwk(json!({"kid": "operations", "key_ops": ["encrypt", "wrapKey"]})),
+        pairs.rsa.jwk(json!({"kid": "published", "d": "AQAB"})),
+        pairs.p256.jwk(json!({"kid": "k256", "crv": "secp256k1"})),
+        pairs.ed.jwk(json!({"kid": "ed448", "crv": "Ed448"})),
+        pairs.ed.jwk(json!({"kid": "twin"})),
+        pairs.stranger.jwk(json!({"kid": "twin"})),
+        json!({"kid": "secret", "kty": "oct", "k": encode(b"0123456789abcdef0123456789abcdef")}),
+        json!({"kid": "bare", "kty": "RSA"}),
+        json!({"kid": "unknown", "kty": "LWE"}),
+        short,
+        even,
+        one,
+        cut,
+        off_curve,
+    ])
+}
+
+fn authenticator() -> Authenticator {
+    let mut trusted = issuer(ISSUER, KeySource::Jwks(keys()));
+    trusted
+        .algorithms
+        .retain(|algorithm| *algorithm != Algorithm::RS512);
+    Authenticator::new(vec![trusted]).expect("a good configuration")
+}
+
+fn header(alg: &str, kid: &str) -> Value {
+    json!({"alg": alg, "typ": "JWT", "kid": kid})
+}
+
+/// A good token's header with one member changed; `null` takes it out.
+fn with(mut object: Value, name: &str, value: Value) -> Value {
+    let members = object.as_object_mut().expect("an object");
+    members.remove(name);
+    if !value.is_null() {
+        members.insert(name.to_owned(), value);
+    }
+    object
+}
+
+async fn verify(token: &str) -> Result<Arc<Principal>, BadToken> {
+    authenticator().verify(token, NOW_MS).await
+}
+
+/// What is wrong, the token, the refusal.
+type Bad = (&'static str, String, BadToken);
+
+fn bad_header(name: &'static str, member: &str, value: Value, refused: BadToken) -> Bad {
+    let header = with(header("EdDSA", "ed"), member, value);
+    (name, pairs().ed.token(&header, &claims(ISSUER)), refused)
+}
+
+fn bad_claim(name: &'static str, member: &str, value: Value, refused: BadToken) -> Bad {
+    let claims = with(claims(ISSUER), member, value);
+    (name, pairs().ed.token(&header("EdDSA", "ed"), &claims), refused)
+}
+
+fn bad_key(name: &'static str, pair: &Pair, alg: &str, kid: &str, refused: BadToken) -> Bad {
+    (name, pair.token(&header(alg, kid), &claims(ISSUER)), refused)
+}
+
+/// A token that is signed with a shared secret.
+fn symmetric(alg: &str, kid: &str, secret: &[u8]) -> String {
+    let message = format!(
+        "{}.{}",
+        encode(header(alg, kid).to_string().as_bytes()),
+        encode(claims(ISSUER).to_string().as_bytes())
+    );
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    format!("{message}.{}", encode(tag.as_ref()))
+}
+
+fn bad_shapes() -> Vec<Bad> {
+    let ed = &pairs().ed;
+    let good = ed.token(&header("EdDSA", "ed"), &claims(ISSUER));
+    let parts: Vec<&str> = good.split('.').collect();
+    let [head, body, signature] = [parts[0], parts[1], parts[2]];
+    let text = claims(ISSUER).to_string();
+    let large = with(claims(ISSUER), "x", "x".repeat(TOKEN_BYTES_MAX).into());
+    let json_form = json!({"payload": body, "protected": head, "signature": signature}).to_string();
+    vec![
+        ("empty", String::new(), reason::MALFORMED),
+        ("one part", head.to_owned(), reason::MALFORMED),
+        ("two parts", format!("{head}.{body}"), reason::MALFORMED),
+        (
+            "five parts, a JWE",
+            format!("{head}.{body}.{signature}.{body}.{body}"),
+            reason::MALFORMED,
+        ),
+        ("the JSON form of a JWS", json_form, reason::MALFORMED),
+        (
+            "padded base64",
+            format!("{head}=.{body}.{signature}"),
+            reason::MALFORMED,
+        ),
+        (
+            "standard base64",
+            format!("{head}.+/{body}.{signature}"),
+            reason::MALFORMED,
+        ),
+        ("white space around it", format!(" {good}"), reason::MALFORMED),
+        ("a scheme in front", format!("Bearer {good}"), reason::MALFORMED),
+        (
+            "longer than allowed",
+            ed.token(&header("EdDSA", "ed"), &large),
+            reason::TOO_LARGE,
+        ),
+        ("no header", format!(".{body}.{signature}"), reason::HEADER_JSON),
+        (
+            "a header that is a list",
+            ed.token_of("[]", &text),
+            reason::HEADER_JSON,
+        ),
+        (
+            "a header with something behind it",
+            ed.token_of(r#"{"alg":"EdDSA"}{}"#, &text),
+            reason::HEADER_JSON,
+        ),
+        (
+            "alg twice, the second in another spelling",
+            ed.token_of(r#"{"alg":"EdDSA","kid":"ed","\u0061lg":"none"}"#, &text),
+            reason::HEADER_DUPLICATE,
+        ),
+        (
+            "claims that are text",
+            ed.token_of(r#"{"alg":"EdDSA","kid":"ed"}"#, "\"x\""),
+            reason::CLAIMS_JSON,
+        ),
+        ("no claims", format!("{head}..{signature}"), reason::CLAIMS_JSON),
+        (
+            "a tenant twice",
+            ed.token_of(
+                r#"{"alg":"EdDSA","kid":"ed"}"#,
+                &text.replacen(r#""tenant":"north""#, r#""tenant":"south","tenant":"north""#, 1),
+            ),
+            reason::CLAIMS_DUPLICATE,
+        ),
+        ("no signature", format!("{head}.{body}."), reason::SIGNATURE),
+        (
+            "a cut signature",
+            format!("{head}.{body}.{}", &signature[..80]),
+            reason::SIGNATURE,
+        ),
+        (
+            "a signature that is no base64url",
+            format!("{head}.{body}.{signature}=="),
+            reason::SIGNATURE,
+        ),
+        (
+            "claims exchanged under the signature",
+            format!(
+                "{head}.{}.{signature}",
+                encode(
+                    with(claims(ISSUER), "tenant", "south".into())
+                        .to_string()
+                        .as_bytes()
+                )
+            ),
+            reason::SIGNATURE,
+        ),
+        (
+            "a header exchanged under the signature",
+            format!("{}.{body}.{signature}", encode(br#"{"alg":"EdDSA","kid":"ed"}"#)),
+            reason::SIGNATURE,
+        ),
+    ]
+}
+
+fn bad_headers() -> Vec<Bad> {
+    let none = format!(
+        "{}.{}.",
+        encode(br#"{"alg":"none"}"#),
+        encode(claims(ISSUER).to_string().as_bytes())
+    );
+    let (_, public) = match &pairs().rsa {
+        Pair::Rsa(pair) => (
+            (),
+            aws_lc_rs::signature::KeyPair::public_key(pair).as_ref().to_vec(),
+        ),
+        _ => panic!("an RSA key"),
+    };
+    vec![
+        ("alg none, no signature", none, reason::ALG_NONE),
+        bad_header(
+            "alg none in another case, signed",
+            "alg",
+            json!("nOnE"),
+            reason::ALG_NONE,
+        ),
+        bad_header("no alg", "alg", Value::Null, reason::ALG_MISSING),
+        bad_header(
+            "an alg that is no text",
+            "alg",
+            json!(["EdDSA"]),
+            reason::ALG_MISSING,
+        ),
+        bad_header(
+            "an alg that nobody knows",
+            "alg",
+            json!("ES256K"),
+            reason::ALG_UNKNOWN,
+        ),
+        bad_header(
+            "an alg in another case",
+            "alg",
+            json!("eddsa"),
+            reason::ALG_UNKNOWN,
+        ),
+        bad_header("an encryption alg", "alg", json!("RSA-OAEP"), reason::ALG_UNKNOWN),
+        (
+            "HS256 with the RSA public key as secret",
+            symmetric("HS256", "rsa", &public),
+            reason::ALG_SYMMETRIC,
+        ),
+        (
+            "HS256 with a secret of the set",
+            symmetric("HS256", "secret", b"0123456789abcdef0123456789abcdef"),
+            reason::ALG_SYMMETRIC,
+        ),
+        ("HS512", symmetric("HS512", "ed", b""), reason::ALG_SYMMETRIC),
+        bad_key(
+            "an alg that is not configured",
+            &pairs().rsa,
+            "RS512",
+            "rsa",
+            reason::ALG_NOT_ALLOWED,
+        ),
+        bad_header(
+            "a key in the header",
+            "jwk",
+            pairs().stranger.jwk(json!({})),
+            reason::KEY_IN_HEADER,
+        ),
+        bad_header(
+            "the address of a key",
+            "jku",
+            json!("https://evil.example/jwks"),
+            reason::KEY_IN_HEADER,
+        ),
+        bad_header(
+            "the address of a certificate",
+            "x5u",
+            json!("https://evil.example/x"),
+            reason::KEY_IN_HEADER,
+        ),
+        bad_header("a certificate", "x5c", json!(["MIIB"]), reason::KEY_IN_HEADER),
+        bad_header("a critical extension", "crit", json!(["exp"]), reason::CRIT),
+        bad_header(
+            "an empty list of critical extensions",
+            "crit",
+            json!([]),
+            reason::CRIT,
+        ),
+        bad_header("a payload that is not encoded", "b64", json!(false), reason::B64),
+        bad_header("a token in the token", "cty", json!("JWT"), reason::NESTED),
+        bad_header("encrypted", "enc", json!("A256GCM"), reason::NESTED),
+        bad_header("compressed", "zip", json!("DEF"), reason::NESTED),
+        bad_header("another kind of token", "typ", json!("logout+jwt"), reason::TYP),
+        bad_header("a typ that is no text", "typ", json!(1), reason::TYP),
+        bad_header(
+            "a kid that is no text",
+            "kid",
+            json!({"ed": 1}),
+            reason::KID_MALFORMED,
+        ),
+        bad_header("an empty kid", "kid", json!(""), reason::KID_MALFORMED),
+        bad_header(
+            "a very long kid",
+            "kid",
+            "k".repeat(257).into(),
+            reason::KID_MALFORMED,
+        ),
+    ]
+}
+
+fn bad_keys() -> Vec<Bad> {
+    let pairs = pairs();
+    vec![
+        bad_key(
+            "a kid that the issuer does not have",
+            &pairs.ed,
+            "EdDSA",
+            "other",
+            reason::KID_UNKNOWN,
+        ),
+        bad_key(
+            "a kid that is a path",
+            &pairs.ed,
+            "EdDSA",
+            "../../dev/null",
+            reason::KID_UNKNOWN,
+        ),
+        bad_header(
+            "no kid where several keys fit",
+            "kid",
+            Value::Null,
+            reason::KID_REQUIRED,
+        ),
+        bad_key(
+            "a kid of two keys",
+            &pairs.ed,
+            "EdDSA",
+            "twin",
+            reason::KID_AMBIGUOUS,
+        ),
+        bad_key(
+            "signed by a stranger",
+            &pairs.stranger,
+            "EdDSA",
+            "ed",
+            reason::SIGNATURE,
+        ),
+        bad_key(
+            "PS256 said, RS256 done",
+            &pairs.rsa,
+            "RS256",
+            "only-ps256",
+            reason::KEY_ALG,
+        ),
+        bad_key(
+            "an RSA key for ES256",
+            &pairs.p256,
+            "ES256",
+            "rsa",
+            reason::KEY_TYPE,
+        ),
+        bad_key(
+            "an elliptic key for RS256",
+            &pairs.rsa,
+            "RS256",
+            "p256",
+            reason::KEY_TYPE,
+        ),
+        bad_key(
+            "an Edwards key for ES256",
+            &pairs.p256,
+            "ES256",
+            "twin",
+            reason::KEY_TYPE,
+        ),
+        bad_key("P-384 for ES256", &pairs.p384, "ES256", "p384", reason::KEY_CURVE),
+        bad_key("P-256 for ES512", &pairs.p256, "ES512", "p256", reason::KEY_CURVE),
+        bad_key(
+            "a curve of coins",
+            &pairs.p256,
+            "ES256",
+            "k256",
+            reason::KEY_CURVE,
+        ),
+        bad_key("Ed448", &pairs.ed, "EdDSA", "ed448", reason::KEY_CURVE),
+        bad_key(
+            "an RSA key of 1024 bits",
+            &pairs.rsa,
+            "RS256",
+            "short",
+            reason::KEY_SHORT,
+        ),
+        bad_key(
+            "a key for encryption",
+            &pairs.rsa,
+            "RS256",
+            "encryption",
+            reason::KEY_USE,
+        ),
+        bad_key(
+            "a key for other operations",
+            &pairs.rsa,
+            "RS256",
+            "operations",
+            reason::KEY_USE,
+        ),
+        bad_key(
+            "a key with its private part",
+            &pairs.rsa,
+            "RS256",
+            "published",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "a shared secret",
+            &pairs.rsa,
+            "RS256",
+            "secret",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "a key without numbers",
+            &pairs.rsa,
+            "RS256",
+            "bare",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "a key of an unknown type",
+            &pairs.rsa,
+            "RS256",
+            "unknown",
+            reason::KEY_TYPE,
+        ),
+        bad_key(
+            "an even modulus",
+            &pairs.rsa,
+            "RS256",
+            "even",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "the exponent 1",
+            &pairs.rsa,
+            "RS256",
+            "exponent-1",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "a coordinate that is too short",
+            &pairs.p256,
+            "ES256",
+            "cut",
+            reason::KEY_MALFORMED,
+        ),
+        bad_key(
+            "a point that is not on the curve",
+            &pairs.p256,
+            "ES256",
+            "off-curve",
+            reason::SIGNATURE,
+        ),
+    ]
+}
+
+fn bad_claims() -> Vec<Bad> {
+    vec![
+        bad_claim("no iss", "iss", Value::Null, reason::ISS_MISSING),
+        bad_claim(
+            "an iss that is no text",
+            "iss",
+            json!([ISSUER]),
+            reason::ISS_MISSING,
+        ),
+        bad_claim(
+            "another iss",
+            "iss",
+            json!("https://evil.example"),
+            reason::ISS_UNKNOWN,
+        ),
+        bad_claim(
+            "an iss with a slash more",
+            "iss",
+            json!("https://id.example/"),
+            reason::ISS_UNKNOWN,
+        ),
+        bad_claim("no aud", "aud", Value::Null, reason::AUD_MISSING),
+        bad_claim("an aud that is a number", "aud", json!(1), reason::AUD_MISSING),
+        bad_claim(
+            "an aud with a number among texts",
+            "aud",
+            json!(["tidewire", 1]),
+            reason::AUD_MISSING,
+        ),
+        bad_claim(
+            "for somebody else",
+            "aud",
+            json!("tidewire-admin"),
+            reason::AUD_MISMATCH,
+        ),
+        bad_claim("for nobody", "aud", json!([]), reason::AUD_MISMATCH),
+        bad_claim("no exp", "exp", Value::Null, reason::EXP_MISSING),
+        bad_claim(
+            "an exp that is text",
+            "exp",
+            json!("1800000600"),
+            reason::EXP_MISSING,
+        ),
+        bad_claim("an exp before all times", "exp", json!(-1), reason::EXP_MISSING),
+        bad_claim(
+            "an exp beyond all times",
+            "exp",
+            json!(u64::MAX),
+            reason::EXP_MISSING,
+        ),
+        bad_claim("expired an hour ago", "exp", json!(NOW - 3600), reason::EXPIRED),
+        bad_claim("expires now", "exp", json!(NOW), reason::EXPIRED),
+        bad_claim("valid in a minute", "nbf", json!(NOW + 60), reason::NOT_YET),
+        bad_claim("an nbf that is text", "nbf", json!("now"), reason::NBF_MALFORMED),
+        bad_claim("issued in a minute", "iat", json!(NOW + 60), reason::IAT_FUTURE),
+        bad_claim("an iat that is a list", "iat", json!([]), reason::IAT_MALFORMED),
+        bad_claim("no sub", "sub", Value::Null, reason::SUB_MISSING),
+        bad_claim("an empty sub", "sub", json!(""), reason::SUB_MISSING),
+        bad_claim("a sub that is a number", "sub", json!(7), reason::SUB_MISSING),
+        bad_claim(
+            "a very long sub",
+            "sub",
+            "s".repeat(1025).into(),
+            reason::SUB_MISSING,
+        ),
+        bad_claim("a jti that is a number", "jti", json!(7), reason::JTI_MALFORMED),
+        bad_claim("no tenant", "tenant", Value::Null, reason::TENANT_MISSING),
+        bad_claim(
+            "two tenants",
+            "tenant",
+            json!(["north", "south"]),
+            reason::TENANT_MISSING,
+        ),
+        bad_claim("an empty tenant", "tenant", json!(""), reason::TENANT_MALFORMED),
+        bad_claim(
+            "a tenant with a slash",
+            "tenant",
+            json!("north/../south"),
+            reason::TENANT_MALFORMED,
+        ),
+        bad_claim(
+            "a tenant of somebody else",
+            "tenant",
+            json!("west"),
+            reason::TENANT_NOT_ALLOWED,
+        ),
+        bad_claim(
+            "a tenant in another case",
+            "tenant",
+            json!("North"),
+            reason::TENANT_NOT_ALLOWED,
+        ),
+        bad_claim(
+            "scopes that are an object",
+            "scope",
+            json!({}),
+            reason::SCOPE_MALFORMED,
+        ),
+        bad_claim(
+            "scopes with a number among them",
+            "scope",
+            json!(["a", 1]),
+            reason::SCOPE_MALFORMED,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_bad_token_is_refused_with_its_reason() {
+    let authenticator = authenticator();
+    let table = [bad_shapes(), bad_headers(), bad_keys(), bad_claims()].concat();
+    for (name, token, refused) in &table {
+        let answer = authenticator.verify(token, NOW_MS).await;
+        assert_eq!(answer.as_ref().err(), Some(refused), "{name}");
+    }
+    // The table leaves no reason out but the one that needs an issuer out of reach.
+    for reason in Authenticator::reasons()
+        .iter()
+        .filter(|reason| **reason != reason::KEYS_UNAVAILABLE)
+    {
+        assert!(
+            table.iter().any(|(_, _, refused)| refused == reason),
+            "no bad token for {reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_algorithm_verifies_and_no_other_key_does() {
+    let pairs = pairs();
+    let mut all = issuer(ISSUER, KeySource::Jwks(keys()));
+    all.algorithms = Algorithm::ALL.to_vec();
+    let authenticator = Authenticator::new(vec![all]).expect("a good configuration");
+    for algorithm in Algorithm::ALL {
+        let (pair, kid) = match algorithm {
+            Algorithm::ES256 => (&pairs.p256, "p256"),
+            Algorithm::ES384 => (&pairs.p384, "p384"),
+            Algorithm::ES512 => (&pairs.p521, "p521"),
+            Algorithm::EdDSA => (&pairs.ed, "ed"),
+            _ => (&pairs.rsa, "rsa"),
+        };
+        let token = pair.token(&header(algorithm.as_str(), kid), &claims(ISSUER));
+        let principal = authenticator
+            .verify(&token, NOW_MS)
+            .await
+            .expect(algorithm.as_str());
+        assert_eq!(&*principal.subject, "ann");
+        // The last byte of the signature, altered.
+        let (message, signature) = token.rsplit_once('.').expect("three parts");
+        let mut signature = strict::base64(signature).expect("base64url");
+        *signature.last_mut().expect("a byte") ^= 1;
+        let altered = format!("{message}.{}", encode(&signature));
+        assert_eq!(
+            authenticator.verify(&altered, NOW_MS).await,
+            Err(reason::SIGNATURE),
+            "{algorithm}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_signature_of_one_algorithm_is_none_of_another() {
+    let pairs = pairs();
+    for (said, done) in [("RS256", "PS256"), ("PS256", "RS256"), ("RS384", "RS256")] {
+        let message = format!(
+            "{}.{}",
+            encode(header(said, "rsa").to_string().as_bytes()),
+            encode(claims(ISSUER).to_string().as_bytes())
+        );
+        let token = format!("{message}.{}", encode(&pairs.rsa.sign(done, message.as_bytes())));
+        assert_eq!(verify(&token).await, Err(reason::SIGNATURE), "{done} as {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_token_becomes_its_principal() {
+    let claims = with(claims(ISSUER), "note", json!("not passed through"));
+    let token = pairs().ed.token(&header("EdDSA", "ed"), &claims);
+    let principal = verify(&token).await.expect("good");
+    assert_eq!(
+        *principal,
+        Principal {
+            token_id: Some("t1".into()),
+            ..crate::testing::principal(&["patient/*.rs", "openid"], &[("patient", "1")])
+        }
+    );
+}
+
+#[tokio::test]
+async fn what_tokens_may_vary_in_is_accepted() {
+    let ed = &pairs().ed;
+    for (member, value) in [
+        ("typ", json!("at+jwt")),
+        ("typ", json!("application/AT+JWT")),
+        ("typ", json!("jwt")),
+        ("typ", Value::Null),
+        ("x5t", json!("ignored")),
+        ("x-other", json!({"ignored": true})),
+    ] {
+        let token = ed.token(
+            &with(header("EdDSA", "ed"), member, value.clone()),
+            &claims(ISSUER),
+        );
+        assert!(verify(&token).await.is_ok(), "{member}: {value}");
+    }
+    for (member, value) in [
+        ("aud", json!(["other", "tidewire"])),
+        ("nbf", json!(NOW + 30)),
+        ("iat", json!(NOW + 30)),
+        ("exp", json!(NOW + 1)),
+        ("exp", json!(NOW as f64 + 0.5)),
+        ("nbf", Value::Null),
+        ("iat", Value::Null),
+        ("jti", Value::Null),
+        ("scope", Value::Null),
+        ("patient", json!(1)),
+    ] {
+        let token = ed.token(
+            &header("EdDSA", "ed"),
+            &with(claims(ISSUER), member, value.clone()),
+        );
+        assert!(verify(&token).await.is_ok(), "{member}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_read_from_the_first_claim_that_is_there() {
+    let ed = &pairs().ed;
+    for (scope, scp, expected) in [
+        (json!("a  b "), json!(["c"]), vec!["a", "b"]),
+        (Value::Null, json!(["c", "d"]), vec!["c", "d"]),
+        (Value::Null, json!("c d"), vec!["c", "d"]),
+        (json!(""), json!("c"), vec![]),
+        (Value::Null, Value::Null, vec![]),
+    ] {
+        let claims = with(with(claims(ISSUER), "scope", scope), "scp", scp);
+        let principal = verify(&ed.token(&header("EdDSA", "ed"), &claims))
+            .await
+            .expect("good");
+        assert_eq!(principal.scopes, expected);
+    }
+}
+
+#[tokio::test]
+async fn claims_that_are_no_strings_are_not_passed_through() {
+    let ed = &pairs().ed;
+    for value in [
+        json!(1),
+        json!(true),
+        json!(["1"]),
+        json!({"id": "1"}),
+        Value::Null,
+    ] {
+        let claims = with(claims(ISSUER), "patient", value);
+        let principal = verify(&ed.token(&header("EdDSA", "ed"), &claims))
+            .await
+            .expect("good");
+        assert!(principal.claims.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_tenant_claim_may_lie_deeper() {
+    let mut trusted = issuer(ISSUER, KeySource::Jwks(keys()));
+    trusted.tenant_claim = "/https:~1~1id.example~1claims/hospital".into();
+    let authenticator = Authenticator::new(vec![trusted]).expect("a good configuration");
+    let ed = &pairs().ed;
+    let nested = with(
+        claims(ISSUER),
+        "https://id.example/claims",
+        json!({"hospital": "south"}),
+    );
+    let token = ed.token(&header("EdDSA", "ed"), &nested);
+    assert_eq!(
+        authenticator
+            .verify(&token, NOW_MS)
+            .await
+            .expect("good")
+            .tenant
+            .as_str(),
+        "south"
+    );
+    let flat = ed.token(&header("EdDSA", "ed"), &claims(ISSUER));
+    assert_eq!(
+        authenticator.verify(&flat, NOW_MS).await,
+        Err(reason::TENANT_MISSING)
+    );
+}
+
+#[tokio::test]
+async fn a_key_of_one_issuer_verifies_nothing_of_another() {
+    let other = "https://other.example";
+    let pairs = pairs();
+    let authenticator = Authenticator::new(vec![
+        issuer(ISSUER, KeySource::Jwks(set(&[pairs.ed.jwk(json!({"kid": "k"}))]))),
+        issuer(
+            other,
+            KeySource::Jwks(set(&[pairs.stranger.jwk(json!({"kid": "k"}))])),
+        ),
+    ])
+    .expect("a good configuration");
+    let header = header("EdDSA", "k");
+    assert!(
+        authenticator
+            .verify(&pairs.ed.token(&header, &claims(ISSUER)), NOW_MS)
+            .await
+            .is_ok()
+    );
+    assert!(
+        authenticator
+            .verify(&pairs.stranger.token(&header, &claims(other)), NOW_MS)
+            .await
+            .is_ok()
+    );
+    for (pair, name) in [(&pairs.ed, other), (&pairs.stranger, ISSUER)] {
+        let token = pair.token(&header, &claims(name));
+        assert_eq!(authenticator.verify(&token, NOW_MS).await, Err(reason::SIGNATURE));
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_a_kid_needs_an_issuer_with_one_fitting_key() {
+    let pairs = pairs();
+    let keys = set(&[pairs.ed.jwk(json!({})), pairs.p256.jwk(json!({"kid": "other"}))]);
+    let authenticator = Authenticator::new(vec![issuer(ISSUER, KeySource::Jwks(keys))]).expect("good");
+    let token = pairs.ed.token(&json!({"alg": "EdDSA"}), &claims(ISSUER));
+    assert!(authenticator.verify(&token, NOW_MS).await.is_ok());
+    let token = pairs.rsa.token(&json!({"alg": "RS256"}), &claims(ISSUER));
+    assert_eq!(
+        authenticator.verify(&token, NOW_MS).await,
+        Err(reason::KID_REQUIRED)
+    );
+}
+
+#[test]
+fn issuers_that_could_accept_nothing_are_refused() {
+    let good = || issuer(ISSUER, KeySource::Jwks(keys()));
+    let refused = |change: fn(&mut Issuer)| {
+        let mut issuer = good();
+        change(&mut issuer);
+        Authenticator::new(vec![issuer]).err().expect("refused").problem
+    };
+    assert!(Authenticator::new(vec![good()]).is_ok());
+    assert!(Authenticator::new(Vec::new()).is_ok_and(|nobody| nobody.ready()));
+    assert!(
+        Authenticator::new(vec![good(), good()])
+            .err()
+            .expect("refused")
+            .problem
+            .contains("twice")
+    );
+    assert!(refused(|issuer| issuer.audiences.clear()).contains("audience"));
+    assert!(refused(|issuer| issuer.algorithms.clear()).contains("algorithm"));
+    assert!(refused(|issuer| issuer.tenants = Tenants::List(Vec::new())).contains("tenant"));
+    assert!(refused(|issuer| issuer.keys = KeySource::Jwks("{}".into())).contains("JWK set"));
+    assert!(refused(|issuer| issuer.keys = KeySource::Jwks(r#"{"keys":[]}"#.into())).contains("no key"));
+    let remote = |text: &str| KeySource::Url(Url::parse(text).expect("a URL"));
+    for address in [
+        "http://id.example/jwks",
+        "https://127.0.0.1/jwks",
+        "https://169.254.169.254/jwks",
+    ] {
+        let issuer = Issuer {
+            keys: remote(address),
+            ..good()
+        };
+        assert!(
+            Authenticator::new(vec![issuer])
+                .err()
+                .expect("refused")
+                .problem
+                .contains("fetched")
+        );
+    }
+}
+
+#[test]
+fn a_principal_prints_neither_subject_nor_scopes_nor_claims() {
+    let principal = crate::testing::principal(&["launch/x"], &[("patient", "p-1")]);
+    let printed = format!("{principal:?}");
+    for secret in ["ann", "launch/x", "patient", "p-1"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
