@@ -20,7 +20,7 @@ topics = {topics:?}
 format = "json"
 tenant = {{ header = "tenant" }}
 show_offsets = true
-attributes = {{ patient = {{ pointer = "/subject/reference", reference = true }}, status = "/status", code = "/code/coding/*/code" }}
+attributes = {{ patient = {{ pointer = "/subject/reference", normalise = "reference" }}, status = "/status", code = "/code/coding/*/code" }}
 [[streams.{name}.access]]
 scopes = ["system/Observation.rs", "user/Observation.rs"]
 rows = "tenant"

@@ -6,8 +6,11 @@ use tidewire_tests::kafka::Kafka;
 use tidewire_tests::producer::{Producer, Record};
 use tidewire_tests::topics::Topics;
 
+use crate::support::beside;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_comes_back_with_its_data_on_its_port() -> Result<()> {
+    let _turn = beside().await;
     let kafka = Kafka::start().await?;
     let topics = Topics::new(kafka.bootstrap())?;
     topics.create("t", 2, &[]).await?;

@@ -2,4 +2,12 @@
 //!
 //! One binary, so that all promises share one Kafka. Volumes and seeds: see `tidewire_tests::volume`.
 
+mod delivery;
 mod harness;
+mod input;
+mod isolation;
+mod outage;
+mod resume;
+mod slow;
+mod support;
+mod tokens;

@@ -1,0 +1,156 @@
+//! A slow reader costs the others nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tidewire_tests::gateway::Gateway;
+use tidewire_tests::process;
+use tidewire_tests::producer::Record;
+use tidewire_tests::volume::{say, volume};
+use tidewire_tests::wait;
+use tidewire_tests::ws::{Dial, Said, Ws};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{World, alone};
+
+/// What each session may lag behind, and what a group may hold for laggards.
+const LAG_BYTES: u64 = 256 << 10;
+const LOG_BYTES: u64 = 1 << 20;
+
+async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> Result<Ws> {
+    let dial = Dial { token: Some(token.to_owned()), receive_bytes, ..Dial::default() };
+    let mut ws = Ws::dial(gateway.address(), &dial).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    ws.subscribe(&json!({"id": "s", "stream": "observations"})).await?;
+    Ok(ws)
+}
+
+/// One run: twenty good readers, with or without a slow one beside them. The median latency of the good ones.
+async fn run(world: &World, with_slow: bool) -> Result<Duration> {
+    let topic = world.topic("slow", 1).await?;
+    let mut setup = world.setup(&[&topic]);
+    setup = setup.limit("session_lag_bytes_max", LAG_BYTES).limit("group_log_bytes_max", LOG_BYTES);
+    setup = setup.limit("send_buffer_bytes", 16 << 10);
+    let gateway = setup.start().await?;
+    let token = world.user("north");
+    let events = volume(300, 1000);
+    let slow = if with_slow { Some(dial(&gateway, &token, Some(4096)).await?) } else { None };
+    let begun = Instant::now();
+    let mut reading = JoinSet::new();
+    for _ in 0..20 {
+        let mut ws = dial(&gateway, &token, None).await?;
+        reading.spawn(async move {
+            let mut latencies = Vec::with_capacity(events);
+            while latencies.len() < events {
+                match ws.hear().await? {
+                    Said::Message(message) if message["type"] == "event" => {
+                        let sent = message["event"]["data"]["sent_us"].as_u64().context("a time")?;
+                        latencies.push(begun.elapsed().saturating_sub(Duration::from_micros(sent)));
+                    }
+                    Said::Message(_) => {}
+                    other => anyhow::bail!("a good reader was ended: {other:?}"),
+                }
+            }
+            Ok(latencies)
+        });
+    }
+    let before = process::resident_bytes(gateway.pid())?;
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    for n in 0..events {
+        pace.tick().await;
+        let sent_us = u64::try_from(begun.elapsed().as_micros())?;
+        let value = json!({"partition": 0, "n": n, "sent_us": sent_us, "padding": "x".repeat(4000)});
+        drop(world.producer.hand_over(&Record::json(&topic, &value).on(0).header("tenant", "north")).await?);
+    }
+    let mut latencies = Vec::new();
+    while let Some(reader) = reading.join_next().await {
+        latencies.extend(reader??);
+    }
+    if let Some(mut slow) = slow {
+        // It is closed while it takes nothing; what it then finds ends with the code.
+        wait::until("the slow reader to be closed", || async {
+            (gateway.sessions().await.ok()?.iter().all(|session| session["state"] == "closing")
+                || gateway.metric("tidewire_sessions_closed_total", &["slow_reader"]).await.ok()? >= 1.0)
+                .then_some(())
+        })
+        .await?;
+        let mut got = 0;
+        loop {
+            match slow.hear().await? {
+                Said::Message(message) => got += usize::from(message["type"] == "event"),
+                Said::Closed { code, reason } => {
+                    ensure!((code, reason.as_str()) == (4002, "slow_reader"), "{code} {reason}");
+                    break;
+                }
+                Said::Gone => anyhow::bail!("the slow reader was cut off after {got} events without its code"),
+            }
+        }
+        ensure!(got < events, "it was closed before it had everything");
+        let after = process::resident_bytes(gateway.pid())?;
+        let grown = after.saturating_sub(before);
+        // The log's bound, the ring of the same events, and room for the allocator.
+        let ring = u64::try_from(events)? * 6000;
+        ensure!(grown < LOG_BYTES + ring + (16 << 20), "memory grew by {grown} bytes");
+    }
+    latencies.sort_unstable();
+    Ok(latencies[latencies.len() / 2])
+}
+
+fn median(mut runs: Vec<Duration>) -> Duration {
+    runs.sort_unstable();
+    runs[runs.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_reader_is_closed_with_its_code_and_the_others_do_not_notice() -> Result<()> {
+    let _alone = alone().await;
+    let world = World::alone().await?;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..volume(3, 5) {
+        without.push(run(&world, false).await?);
+        with.push(run(&world, true).await?);
+    }
+    let (without, with) = (median(without), median(with));
+    let allowed = (without / 10).max(Duration::from_millis(2));
+    say(&format!("slow reader: p50 of the others {with:?} beside it, {without:?} without it"));
+    ensure!(with <= without + allowed, "p50 {with:?} beside a slow reader, {without:?} without");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.topic("many-slow", 1).await?;
+    let mut setup = world.setup(&[&topic]).limit("ring_bytes_max", 4 << 20);
+    setup = setup.limit("session_lag_bytes_max", LAG_BYTES).limit("group_log_bytes_max", LOG_BYTES);
+    let gateway = setup.start().await?;
+    let token = world.user("north");
+    let mut slow = Vec::new();
+    let count = volume(50, 300);
+    for _ in 0..count {
+        slow.push(dial(&gateway, &token, Some(4096)).await?);
+    }
+    let padding = "x".repeat(4000);
+    let produce = |from: usize, to: usize| {
+        let records: Vec<_> = (from..to)
+            .map(|n| {
+                let value = json!({"partition": 0, "n": n, "padding": padding});
+                Record::json(&topic, &value).on(0).header("tenant", "north")
+            })
+            .collect();
+        records
+    };
+    world.producer.send_all(&produce(0, 200)).await?;
+    let before = process::resident_bytes(gateway.pid())?;
+    world.producer.send_all(&produce(200, 10_000)).await?;
+    wait::until("all slow readers to be closed", || async {
+        (gateway.metric("tidewire_sessions_closed_total", &["slow_reader"]).await.ok()? >= f64::from(count))
+            .then_some(())
+    })
+    .await?;
+    let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
+    say(&format!("slow readers: {count} of them, 40 MB of events, memory grew by {} KiB", grown / 1024));
+    ensure!(grown < 48 << 20, "memory grew by {grown} bytes");
+    Ok(())
+}
