@@ -6,10 +6,11 @@
 //! no cursor at all, and refused.
 
 mod body;
+mod nonce;
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -91,7 +92,7 @@ pub struct Sealer {
 
 struct Key {
     id: [u8; KEY_ID_BYTES],
-    aead: RandomizedNonceKey,
+    aead: LessSafeKey,
     binding: hmac::Key,
 }
 
@@ -128,18 +129,19 @@ impl Sealer {
     pub fn seal(&self, stream: &StreamName, tenant: &TenantId, cursor: &Cursor) -> String {
         let key = &self.keys[0];
         let head = key.head();
-        let mut sealed = Vec::with_capacity(256);
-        sealed.extend_from_slice(&key.bind(stream, tenant));
-        body::write(cursor, &mut sealed);
-        let nonce = key
+        let nonce = nonce::random();
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(nonce.as_ref());
+        let plain = bytes.len();
+        bytes.extend_from_slice(&key.bind(stream, tenant));
+        body::write(cursor, &mut bytes);
+        let tag = key
             .aead
-            .seal_in_place_append_tag(Aad::from(head), &mut sealed)
+            .seal_in_place_separate_tag(nonce, Aad::from(head), &mut bytes[plain..])
             .expect("cursor: a plaintext of a few kilobytes can always be sealed");
-        let mut text = String::with_capacity((HEAD_BYTES + NONCE_LEN + sealed.len()).div_ceil(3) * 4);
-        // 5 + 12 bytes do not end on a base64 boundary, so the parts are joined first.
-        let joined = [&head[..], nonce.as_ref(), &sealed].concat();
-        URL_SAFE_NO_PAD.encode_string(joined, &mut text);
-        text
+        bytes.extend_from_slice(tag.as_ref());
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// Opens a cursor that was sealed for this stream and tenant.
@@ -197,7 +199,7 @@ impl Key {
         fill(b"bind", &mut binding).ok()?;
         Some(Self {
             id,
-            aead: RandomizedNonceKey::new(&AES_256_GCM_SIV, &aead).ok()?,
+            aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &aead).ok()?),
             binding: hmac::Key::new(hmac::HMAC_SHA256, &binding),
         })
     }

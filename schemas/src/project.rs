@@ -11,3 +11,4 @@ mod scan;
 pub use document::{BadDocument, Document};
 pub use mask::Mask;
 pub use pointer::Pointer;
+pub(crate) use scan::plain_run;

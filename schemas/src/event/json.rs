@@ -1,5 +1,7 @@
 //! JSON text by hand, for the hot path: strings, members and times. It writes no line break, whatever it is given.
 
+use crate::project::plain_run;
+
 /// The first and the last millisecond that RFC 3339 can write (years 0000 to 9999; ours begin with the epoch).
 const TIME_MS: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
 
@@ -19,28 +21,26 @@ pub(super) fn member(name: &str, value: &str, out: &mut Vec<u8>) {
 /// A string with its quotes.
 pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let escape: &[u8] = match byte {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0..=0x1F => b"",
-            _ => continue,
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, others) = rest.split_at(plain_run(rest));
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = others.split_first() else {
+            break;
         };
-        out.extend_from_slice(&bytes[plain..at]);
-        plain = at + 1;
-        if escape.is_empty() {
-            out.extend_from_slice(b"\\u00");
-            out.extend_from_slice(&[hex(byte >> 4), hex(byte & 0xF)]);
-        } else {
-            out.extend_from_slice(escape);
+        rest = after;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[hex(control >> 4), hex(control & 0xF)]);
+            }
         }
     }
-    out.extend_from_slice(&bytes[plain..]);
     out.push(b'"');
 }
 

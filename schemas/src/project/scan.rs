@@ -410,8 +410,8 @@ fn hex4(text: &[u8], at: usize) -> Option<u32> {
     })
 }
 
-/// How many bytes at the front of `text` need no look within a string: not a quote, a backslash or a control character.
-fn plain_run(text: &[u8]) -> usize {
+/// How many bytes at the front of `text` stand for themselves in a JSON string: no quote, backslash or control character.
+pub(crate) fn plain_run(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
