@@ -79,6 +79,13 @@ struct Field {
 impl Sdl {
     /// Adds the types of one file.
     pub(super) fn read(&mut self, file: &Path, text: &str, findings: &Findings) {
+        let is_empty = text
+            .lines()
+            .map(str::trim)
+            .all(|line| line.is_empty() || line.starts_with('#'));
+        if is_empty {
+            return;
+        }
         let place = |pos: Pos| Place {
             file: file.to_path_buf(),
             line: pos.line,
