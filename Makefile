@@ -1,18 +1,22 @@
 # The commands of this repository. `make` alone lists them.
 #
-# Everything is built with the dev profile, whose dependencies are optimised (see Cargo.toml): the demo and the tests share
-# one build, and a first one takes minutes, most of them librdkafka and OpenSSL. Only `bench` builds for release.
+# Everything but `bench` is built with the dev profile, whose dependencies are optimised (see Cargo.toml): the demo and the
+# tests start soon after a change, and a first build takes minutes, most of them librdkafka and OpenSSL.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove bench check fuzz clean-kafka
+.PHONY: help demo test prove bench check fuzz
 
-# Arguments for a command: make demo ARGS='--rate 50', make bench ARGS='--readers 10000'
+# Arguments for the command behind a target: make demo ARGS='--rate 50', make test ARGS='-p tidewire-auth'
 ARGS ?=
-# The seed of a full run; it prints the one that it used.
+# prove: the seed of a former run. The seed of this one is printed.
 SEED ?=
+# prove: `release` proves the optimised binary; its first build takes long.
+PROFILE ?= dev
+# fuzz: seconds for each target.
+SECONDS_EACH ?= 60
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## build, then run the demo: a page, a gateway and a Kafka of its own, in one process
 	@.ci/prerequisites build
@@ -24,7 +28,27 @@ check: ## format and lints, as CI wants them
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
+# The binary is built by the same command as the tests, so that both share one build of every dependency.
 test: ## every test, at volumes that fit into minutes; end to end on a real Apache Kafka
 	@.ci/prerequisites test
 	cargo build --locked --workspace --all-targets
 	cargo test --locked --workspace $(ARGS)
+
+prove: ## the same tests at full volumes (SEED=... repeats a run)
+	@.ci/prerequisites test
+	cargo build --locked --workspace --all-targets --profile $(PROFILE)
+	TIDEWIRE_PROVE=1 $(if $(SEED),TIDEWIRE_SEED=$(SEED)) cargo test --locked --workspace --profile $(PROFILE) $(ARGS)
+
+bench: ## the load generator against a release build (ARGS='--help' lists what it can do)
+	@.ci/prerequisites test
+	cargo build --locked --release -p tidewire-gateway -p tidewire-tests --bin tidewire --bin load
+	@cargo run --locked --release --quiet -p tidewire-tests --bin load -- $(ARGS)
+
+# `--sanitizer none` because the crates under test hold no unsafe code, and it is several times faster.
+fuzz: ## every fuzz target for SECONDS_EACH seconds (needs cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	@cd tests/fuzz && for target in $$(cargo fuzz list); do \
+	  echo "==> $$target: $(SECONDS_EACH) s"; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target --sanitizer none -- -max_total_time=$(SECONDS_EACH) -print_final_stats=1 $(ARGS) \
+	    || exit 1; \
+	done
