@@ -255,6 +255,7 @@ fn holds(text: &str, secret: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::SecretString;
     use serde_json::{Value, json};
 
@@ -418,5 +419,80 @@ mod tests {
         let large = observation(&"k".repeat(10_000));
         assert!(large.bytes > small.bytes + 10_000);
         assert!(small.bytes > RESOURCE.len());
+    }
+
+    /// A tree whose strings are all different: `t0z`, `t1z`, ...
+    fn tokens() -> impl Strategy<Value = Value> {
+        let tree = Just(json!("")).prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[abcd]", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        });
+        tree.prop_map(|mut tree| {
+            let mut count = 0;
+            number(&mut tree, &mut count);
+            tree
+        })
+    }
+
+    fn number(tree: &mut Value, count: &mut usize) {
+        match tree {
+            Value::Object(members) => members.values_mut().for_each(|value| number(value, count)),
+            Value::Array(values) => values.iter_mut().for_each(|value| number(value, count)),
+            leaf => {
+                *leaf = Value::from(format!("t{count}z"));
+                *count += 1;
+            }
+        }
+    }
+
+    fn tokens_in(text: &str) -> Vec<&str> {
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| word.len() > 2 && word.starts_with('t') && word.ends_with('z'))
+            .filter(|word| {
+                word.trim_matches(['t', 'z'])
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit())
+            })
+            .collect()
+    }
+
+    fn masks() -> impl Strategy<Value = Mask> {
+        let pointers = prop::collection::vec("(/[abcd01*]){0,4}", 0..4)
+            .prop_map(|texts| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>());
+        let one = prop_oneof![
+            pointers.clone().prop_map(Mask::hide),
+            pointers.prop_map(Mask::show)
+        ];
+        prop::collection::vec(one, 1..4).prop_map(|masks| Mask::any_of(&masks))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn nothing_hidden_stands_anywhere_in_the_event(tree in tokens(), mask in masks(), in_key in 0..3_usize) {
+            let pointers = ["/a/b", "/c", "/d/*/a"];
+            let stream = fixture::stream(vec![
+                fixture::attribute("one", pointers[0]),
+                fixture::attribute("two", pointers[1]),
+                fixture::attribute("three", pointers[2]),
+                fixture::attribute("rkey", "key"),
+            ]);
+            let text = tree.to_string();
+            let document = Document::parse(Bytes::from(text.clone())).expect("a document");
+            // The key tells the value of one of the attributes.
+            let told = document.strings_at(&pointer(pointers[in_key])).next().unwrap_or_default();
+            let event = event(stream, &format!("k-{told}"), &text, &[("tenant", "north")]);
+            let (written, _) = encoded(&event, &mask);
+            let mut shown = Vec::new();
+            document.write(&mask, &mut shown);
+            let shown = String::from_utf8(shown).expect("UTF-8");
+            for token in tokens_in(&written) {
+                prop_assert!(tokens_in(&shown).contains(&token), "{} is hidden: {}", token, written);
+            }
+        }
     }
 }
