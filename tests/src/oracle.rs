@@ -230,7 +230,14 @@ impl Model {
                     .filter_map(|term| term.split_once('='))
                     .map(|(name, values)| (name.to_owned(), values.split(',').map(str::to_owned).collect()))
                     .collect();
-                if restriction.iter().all(|(name, _)| self.attribute(name).is_some()) {
+                // A restriction by something undeclared denies, and one that contradicts the rule's rows gives none.
+                let possible = restriction.iter().all(|(name, wanted)| {
+                    self.attribute(name).is_some()
+                        && rule.rows.iter().filter(|(row, _)| row == name).all(|(_, template)| {
+                            fill(template, who).is_some_and(|value| wanted.contains(&value))
+                        })
+                });
+                if possible {
                     ways.push(Way { rule, restriction });
                 }
             }

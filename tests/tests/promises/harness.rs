@@ -5,6 +5,7 @@ use serde_json::json;
 use tidewire_tests::kafka::Kafka;
 use tidewire_tests::producer::{Producer, Record};
 use tidewire_tests::topics::Topics;
+use tidewire_tests::wait;
 
 use crate::support::beside;
 
@@ -36,6 +37,8 @@ async fn kafka_comes_back_with_its_data_on_its_port() -> Result<()> {
     transactional.begin()?;
     transactional.send(&record).await?;
     transactional.commit().await?;
-    assert_eq!(topics.bounds("transactions", 0).await?, (0, 4), "two records and two markers");
-    Ok(())
+    wait::until("two records and two markers", || async {
+        (topics.bounds("transactions", 0).await.ok()? == (0, 4)).then_some(())
+    })
+    .await
 }
