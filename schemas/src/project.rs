@@ -7,8 +7,9 @@ mod document;
 mod mask;
 mod pointer;
 mod scan;
+mod text;
 
 pub use document::{BadDocument, Document};
 pub use mask::Mask;
 pub use pointer::Pointer;
-pub(crate) use scan::plain_run;
+pub(crate) use text::plain_run;
