@@ -1,0 +1,444 @@
+//! The parts, put together: `build` binds and starts what reads, `serve` lets readers in, `failed` waits for what must not
+//! happen, `drain` ends.
+//!
+//! One invariant: every task and thread has its owner here, and `drain` ends all of them under one deadline. Knows no
+//! file, no argument and no signal.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use auth::clock::Clock;
+use auth::dev::DevelopmentIssuer;
+use auth::quota::Quotas;
+use auth::ticket::{BadKey, Tickets};
+use auth::token::{Authenticator, BadIssuer};
+use axum::Router;
+use schemas::contract::Contract;
+use schemas::cursor::Sealer;
+use schemas::ids::BadName;
+use subscriptions::hub::{Hub, Services};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::config::issuers::Issuer;
+use crate::config::kafka::Cluster;
+use crate::http::listener::{Listener, Tls, TlsError};
+use crate::http::{self, BadOrigin, Gateway, IngestStatus, Operations, Origins, Page, PartitionLag};
+use crate::kafka::embedded::{Broker, EmbeddedError};
+use crate::kafka::{self, KafkaSettings, Replay, Source};
+use crate::telemetry;
+
+/// Partitions of a topic on the embedded broker.
+pub const EMBEDDED_PARTITIONS: i32 = 4;
+/// How often the number of partitions is compared with what cursors can hold.
+const PARTITIONS_LOOK: Duration = Duration::from_secs(30);
+
+/// What an app is built from.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// Its contract.
+    pub contract: Arc<Contract>,
+    /// The demo's broker, where it is started already. It ends with the app.
+    pub broker: Option<Broker>,
+    /// The demo's page. With one, pages of the listener's own host may call.
+    pub page: Option<Page>,
+}
+
+/// Why an app cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Kafka's side does not start.
+    #[error("kafka cannot be read")]
+    Kafka(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There is no embedded broker.
+    #[error("the embedded broker does not start")]
+    Broker(#[from] EmbeddedError),
+    /// The engine does not start.
+    #[error("the engine does not start")]
+    Engine(#[source] io::Error),
+    /// The development issuer's key cannot be had.
+    #[error("the development issuer's key file {file:?} cannot be used")]
+    DevelopmentKey {
+        /// Which file.
+        file: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An issuer cannot be trusted as it is configured.
+    #[error("the configuration is refused")]
+    Issuer(#[from] BadIssuer),
+    /// A ticket key cannot be used.
+    #[error("the ticket keys are refused")]
+    TicketKey(#[from] BadKey),
+    /// A cursor key cannot be used.
+    #[error("the cursor keys are refused")]
+    CursorKey(#[from] BadName),
+    /// An origin is none.
+    #[error("the origins are refused")]
+    Origin(#[from] BadOrigin),
+    /// The certificate cannot be used.
+    #[error("the certificate is refused")]
+    Tls(#[from] TlsError),
+}
+
+impl StartError {
+    /// Whether the configuration is to blame, and not what was found around it.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Issuer(_) | Self::TicketKey(_) | Self::CursorKey(_) | Self::Origin(_) | Self::Tls(_)
+        )
+    }
+}
+
+/// A part that ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+#[error("{part} ended unexpectedly")]
+pub struct Failed {
+    /// Which one.
+    pub part: &'static str,
+}
+
+/// A gateway that is bound.
+pub struct App {
+    hub: Hub,
+    source: SharedSource,
+    authenticator: Authenticator,
+    /// Not served yet.
+    doors: Option<Doors>,
+    addresses: Addresses,
+    /// What must not end by itself.
+    parts: JoinSet<&'static str>,
+    upgrades: TaskTracker,
+    draining: CancellationToken,
+    stop_public: CancellationToken,
+    stop_operations: CancellationToken,
+    partitions_max: usize,
+    drain_timeout: Duration,
+    drain_spread: Duration,
+    broker: Option<Broker>,
+}
+
+/// Real addresses.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The public listener.
+    pub public: SocketAddr,
+    /// Whether it speaks TLS.
+    pub is_tls: bool,
+    /// The operations listener.
+    pub operations: SocketAddr,
+    /// Kafka's.
+    pub kafka: String,
+}
+
+struct Doors {
+    public: (Listener, Router),
+    operations: (Listener, Router),
+}
+
+/// The live side, until the drain takes it.
+type SharedSource = Arc<Mutex<Option<Source>>>;
+
+/// Binds the ports and starts everything that reads. Nobody is let in before [`App::serve`]. Call it inside a tokio runtime.
+///
+/// # Errors
+///
+/// Something that is needed cannot be had; nothing stays behind.
+pub fn build(setup: Setup) -> Result<App, StartError> {
+    let Setup {
+        config,
+        contract,
+        broker,
+        page,
+    } = setup;
+    let mut registry = telemetry::registry();
+    let ours = telemetry::ours(&mut registry);
+    let metrics = http::Metrics::new(ours);
+
+    let tls = config
+        .listen
+        .tls
+        .as_ref()
+        .map(|files| Tls::load(&files.certificate, &files.key))
+        .transpose()?;
+    let bind = |address, tls, name| {
+        Listener::bind(address, tls, name, &config.limits.http, &metrics)
+            .map_err(|source| StartError::Listen { address, source })
+    };
+    let public = bind(config.listen.address, tls, "public")?;
+    let operations = bind(config.listen.admin, None, "operations")?;
+
+    let issuers = config.issuers.iter().map(trusted).collect::<Result<_, _>>()?;
+    let authenticator = Authenticator::new(issuers)?;
+    let sealer = Sealer::new(&config.keys.cursor)?;
+    let tickets = Tickets::new(&config.keys.ticket)?;
+    let mut origins = Origins::parse(&config.origins)?;
+    if page.is_some() {
+        origins = origins.with_own_host();
+    }
+
+    let broker = match (broker, &config.kafka.cluster) {
+        (None, Cluster::Embedded) => Some(Broker::start(topics(&contract, &config), EMBEDDED_PARTITIONS)?),
+        (broker, _) => broker,
+    };
+    let settings = kafka_settings(&config, broker.as_ref());
+    let kafka = |error: kafka::StartError| StartError::Kafka(Box::new(error));
+    let older =
+        Replay::new(&settings, &contract, ours).map_err(|error| StartError::Kafka(Box::new(error)))?;
+    let clock = Clock::System;
+    let services = Services {
+        older,
+        sealer: sealer.clone(),
+        authenticator: authenticator.clone(),
+        clock,
+    };
+    let hub = Hub::start(config.limits.hub.clone(), Arc::clone(&contract), services, ours)
+        .map_err(StartError::Engine)?;
+    let source = Source::start(&settings, &contract, |stream| hub.input(stream), ours).map_err(kafka)?;
+    let source: SharedSource = Arc::new(Mutex::new(Some(source)));
+
+    let addresses = Addresses {
+        public: public.local_address(),
+        is_tls: public.is_tls(),
+        operations: operations.local_address(),
+        kafka: settings.bootstrap_servers,
+    };
+    let draining = CancellationToken::new();
+    let upgrades = TaskTracker::new();
+    let gateway = Gateway {
+        hub: hub.clone(),
+        authenticator: authenticator.clone(),
+        tickets,
+        quotas: Quotas::new(config.limits.connections),
+        sealer,
+        clock,
+        origins,
+        limits: config.limits.http.clone(),
+        metrics: metrics.clone(),
+        drain: draining.clone(),
+        upgrades: upgrades.clone(),
+        page,
+    };
+    let looked_at = Arc::clone(&source);
+    let inside = Operations {
+        hub: hub.clone(),
+        authenticator: authenticator.clone(),
+        registry: Arc::new(registry),
+        metrics,
+        token: config.listen.admin_token,
+        drain: draining.clone(),
+        ingest: Arc::new(move || ingest_status(&looked_at)),
+    };
+    let doors = Doors {
+        public: (public, http::public_router(Arc::new(gateway))),
+        operations: (operations, http::operations_router(Arc::new(inside))),
+    };
+    Ok(App {
+        hub,
+        source,
+        authenticator,
+        doors: Some(doors),
+        addresses,
+        parts: JoinSet::new(),
+        upgrades,
+        draining,
+        stop_public: CancellationToken::new(),
+        stop_operations: CancellationToken::new(),
+        partitions_max: config.limits.partitions_per_stream_max,
+        drain_timeout: config.limits.drain_timeout,
+        drain_spread: config.limits.drain_spread,
+        broker,
+    })
+}
+
+impl App {
+    /// Where it can be reached.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Lets readers in.
+    pub fn serve(&mut self) {
+        let Some(doors) = self.doors.take() else { return };
+        let (listener, router) = doors.public;
+        let stop = self.stop_public.clone();
+        self.parts.spawn(async move {
+            listener.serve(router, stop).await;
+            "the public listener"
+        });
+        let (listener, router) = doors.operations;
+        let stop = self.stop_operations.clone();
+        self.parts.spawn(async move {
+            listener.serve(router, stop).await;
+            "the operations listener"
+        });
+        let authenticator = self.authenticator.clone();
+        self.parts.spawn(async move {
+            authenticator.run().await;
+            "the refresh of issuers' keys"
+        });
+        let (hub, partitions_max) = (self.hub.clone(), self.partitions_max);
+        self.parts.spawn(async move {
+            watch_partitions(&hub, partitions_max).await;
+            "the watch over partitions"
+        });
+    }
+
+    /// Waits until a part ends that should not. Cancel safe.
+    pub async fn failed(&mut self) -> Failed {
+        match self.parts.join_next().await {
+            Some(Ok(part)) => Failed { part },
+            Some(Err(_)) => Failed {
+                part: "a task that panicked",
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends: not ready, nobody new, sessions told to go, Kafka let go, listeners closed. Whether all of it was done
+    /// before the deadline.
+    pub async fn drain(mut self) -> bool {
+        let deadline = self.drain_timeout;
+        let is_done = tokio::time::timeout(deadline, self.wind_down()).await.is_ok();
+        if !is_done {
+            tracing::warn!(
+                timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+                "the drain took too long"
+            );
+        }
+        self.parts.shutdown().await;
+        is_done
+    }
+
+    async fn wind_down(&mut self) {
+        self.draining.cancel();
+        self.stop_public.cancel();
+        self.hub.drain(self.drain_spread).await;
+        self.upgrades.close();
+        self.upgrades.wait().await;
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(source) = source {
+            source.stop().await;
+        }
+        // Only now: until here operators could look at what goes on.
+        self.stop_operations.cancel();
+        // The two that never end by themselves are cut off by the caller.
+        let mut listeners = 2;
+        while listeners > 0 {
+            match self.parts.join_next().await {
+                Some(Ok(part)) if part.ends_with("listener") => listeners -= 1,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        // Its thread ends with it.
+        drop(self.broker.take());
+    }
+}
+
+/// The embedded broker's topics: those that the contract names, and the dead letters'.
+fn topics<'a>(contract: &'a Contract, config: &'a Config) -> impl Iterator<Item = &'a str> {
+    let named = contract.streams.iter().flat_map(|stream| &stream.topics);
+    let mut topics: Vec<&str> = named
+        .filter(|topic| topic.is_literal())
+        .map(|topic| topic.as_str())
+        .collect();
+    topics.push(&config.kafka.dead_letter_topic);
+    topics.sort_unstable();
+    topics.dedup();
+    topics.into_iter()
+}
+
+fn kafka_settings(config: &Config, broker: Option<&Broker>) -> KafkaSettings {
+    let bootstrap_servers = match (broker, &config.kafka.cluster) {
+        (Some(broker), _) => broker.bootstrap_servers().to_owned(),
+        (None, Cluster::Servers(servers)) => servers.clone(),
+        (None, Cluster::Embedded) => String::new(),
+    };
+    KafkaSettings {
+        bootstrap_servers,
+        properties: config.kafka.properties.clone(),
+        dead_letter_topic: config.kafka.dead_letter_topic.clone(),
+        metadata_interval: config.kafka.metadata_interval,
+        stale_after: config.kafka.stale_after,
+        replay: config.replay.clone(),
+        id_secret: config.keys.event_id.clone(),
+        embedded: broker.is_some(),
+    }
+}
+
+/// The issuer as the authenticator wants it; a development issuer's key is read, or made.
+fn trusted(issuer: &Issuer) -> Result<auth::token::Issuer, StartError> {
+    let Some(file) = &issuer.development else {
+        return Ok(issuer.trusted.clone());
+    };
+    let key = DevelopmentIssuer::open(file).map_err(|source| StartError::DevelopmentKey {
+        file: file.clone(),
+        source,
+    })?;
+    let claims: Vec<&str> = issuer.trusted.claims.iter().map(String::as_str).collect();
+    let mut trusted = key.trusted(&claims);
+    trusted.tenants = issuer.trusted.tenants.clone();
+    trusted.audiences = issuer.trusted.audiences.clone();
+    trusted.leeway = issuer.trusted.leeway;
+    Ok(trusted)
+}
+
+fn ingest_status(source: &SharedSource) -> IngestStatus {
+    let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(status) = source.as_ref().map(Source::status) else {
+        return IngestStatus::default();
+    };
+    let partition = |partition: kafka::PartitionStatus| PartitionLag {
+        topic: partition.topic.to_string(),
+        partition: partition.partition,
+        position: partition.position,
+        end: partition.end,
+        lag: partition.lag,
+    };
+    IngestStatus {
+        partitions: status.partitions.into_iter().map(partition).collect(),
+        missing_topics: status.missing_topics.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Cursors are bounded, so partitions are: says so when there are more than `check` counted with.
+async fn watch_partitions(hub: &Hub, partitions_max: usize) {
+    let mut interval = tokio::time::interval(PARTITIONS_LOOK);
+    let mut told = Vec::new();
+    loop {
+        interval.tick().await;
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for partition in hub.partitions() {
+            *counts.entry(partition.stream).or_default() += 1;
+        }
+        for (stream, partitions) in counts {
+            if partitions > partitions_max && !told.contains(&stream) {
+                tracing::error!(
+                    stream,
+                    partitions,
+                    partitions_max,
+                    "more partitions than `limits.partitions_per_stream_max`: cursors may become too long to be taken back"
+                );
+                told.push(stream);
+            }
+        }
+    }
+}
