@@ -240,14 +240,14 @@ impl Gateway {
         status
     }
 
-    /// The value of a metric, summed over its labels; `labels` are texts that must occur.
+    /// The value of the metrics whose names end like this, summed over their labels; `labels` are texts that must occur.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let text = http::get(self.admin(), "/metrics", &[]).await?.text();
         let mut sum = 0.0;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap_or((line, ""));
             let (have, labelled) = series.split_once('{').unwrap_or((series, ""));
-            if have == name && labels.iter().all(|label| labelled.contains(label)) {
+            if have.ends_with(name) && labels.iter().all(|label| labelled.contains(label)) {
                 sum += value.parse::<f64>()?;
             }
         }

@@ -8,7 +8,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::wait;
 
@@ -19,6 +20,7 @@ const REQUEST: Duration = Duration::from_secs(20);
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,
     eye: Arc<BaseConsumer>,
+    config: ClientConfig,
 }
 
 impl Topics {
@@ -28,7 +30,7 @@ impl Topics {
         config.set("bootstrap.servers", bootstrap).set("log_level", "0");
         let admin = config.create()?;
         let eye = config.set("isolation.level", "read_committed").create()?;
-        Ok(Self { admin, eye: Arc::new(eye) })
+        Ok(Self { admin, eye: Arc::new(eye), config })
     }
 
     /// Makes a topic and waits until each partition has a leader.
@@ -82,6 +84,35 @@ impl Topics {
     pub async fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
         let (eye, topic) = (Arc::clone(&self.eye), topic.to_owned());
         Ok(tokio::task::spawn_blocking(move || eye.fetch_watermarks(&topic, partition, REQUEST)).await??)
+    }
+
+    /// The offsets of all records of a partition that exist now.
+    pub async fn offsets(&self, topic: &str, partition: i32) -> Result<Vec<i64>> {
+        let (_, end) = self.bounds(topic, partition).await?;
+        let config = self.config.clone();
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer =
+                config.clone().set("enable.partition.eof", "true").set("group.id", "promises").create()?;
+            let mut from = TopicPartitionList::new();
+            from.add_partition_offset(&topic, partition, Offset::Beginning)?;
+            consumer.assign(&from)?;
+            let mut offsets = Vec::new();
+            loop {
+                match consumer.poll(REQUEST) {
+                    Some(Ok(message)) => {
+                        offsets.push(message.offset());
+                        if message.offset() + 1 >= end {
+                            return Ok(offsets);
+                        }
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => return Ok(offsets),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => bail!("{topic}/{partition} was not read to its end"),
+                }
+            }
+        })
+        .await?
     }
 
     /// Waits until a topic has so many partitions with leaders, or is gone.

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that all promises share one Kafka. Volumes and seeds: see `tidewire_tests::volume`.
 
+mod cursors;
 mod delivery;
 mod harness;
 mod input;

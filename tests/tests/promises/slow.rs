@@ -71,7 +71,7 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
         // It is closed while it takes nothing; what it then finds ends with the code.
         wait::until("the slow reader to be closed", || async {
             (gateway.sessions().await.ok()?.iter().all(|session| session["state"] == "closing")
-                || gateway.metric("tidewire_sessions_closed_total", &["slow_reader"]).await.ok()? >= 1.0)
+                || gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await.ok()? >= 1.0)
                 .then_some(())
         })
         .await?;
@@ -145,7 +145,7 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     let before = process::resident_bytes(gateway.pid())?;
     world.producer.send_all(&produce(200, 10_000)).await?;
     wait::until("all slow readers to be closed", || async {
-        (gateway.metric("tidewire_sessions_closed_total", &["slow_reader"]).await.ok()? >= f64::from(count))
+        (gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await.ok()? >= f64::from(count))
             .then_some(())
     })
     .await?;
