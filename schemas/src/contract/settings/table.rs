@@ -16,7 +16,8 @@ use super::value::{Kind, Source, Value};
 /// A table of the file: its keys are asked for by name, then [`Table::finish`] reports those that nobody asked for.
 #[derive(Debug, Clone)]
 pub struct Table {
-    source: Rc<Source>,
+    /// Where the syntax is broken: what was made of it there is a guess, and not reported on.
+    broken: Rc<[Place]>,
     findings: Findings,
     /// The way to it: `listen`, `streams.observations`; empty at the root.
     path: String,
@@ -29,12 +30,12 @@ impl Table {
     /// The whole file.
     pub(super) fn root(source: Source, entries: BTreeMap<String, Value>, findings: Findings) -> Self {
         let place = Place {
-            file: source.file.to_path_buf(),
+            file: source.file.into(),
             line: 1,
             column: 1,
         };
         Self {
-            source: Rc::new(source),
+            broken: source.broken.into(),
             findings,
             path: String::new(),
             place,
@@ -58,7 +59,7 @@ impl Table {
     /// Whether the file had no syntax error. If it had, what seems to be missing may only be hidden by it.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.source.broken.is_empty()
+        self.broken.is_empty()
     }
 
     /// Where the key stands if it is there, else where the table starts.
@@ -356,20 +357,19 @@ impl Table {
             self.name(key),
             value.type_name()
         );
+        // The value itself is never repeated: it may be a secret in the wrong place.
         let mend = match &value.kind {
-            Kind::Text(text) if wanted == "an array of strings" => format!("write [{text:?}]"),
-            Kind::Text(text) if text.parse::<i64>().is_ok() && wanted == "an integer" => {
-                format!("write {text} without quotes")
+            Kind::Text(_) if wanted == "an array of strings" => "put it in brackets: [\"...\"]".to_owned(),
+            Kind::Text(text) if text.parse::<f64>().is_ok() && !wanted.contains("string") => {
+                "write it without quotes".to_owned()
             }
-            Kind::Integer(_, text) | Kind::Float(_, text) if wanted == "a string" => {
-                format!("write {text:?}")
-            }
+            Kind::Integer(..) | Kind::Float(..) if wanted == "a string" => "write it in quotes".to_owned(),
             Kind::Table(_) if wanted == "an array of tables" => {
                 format!("write [[{}]] with two brackets", self.name(key))
             }
             _ => format!("write {wanted}"),
         };
-        if !self.source.broken.contains(&value.place) {
+        if !self.broken.contains(&value.place) {
             self.report(&value.place, "wrong_type", message, mend);
         }
         None
@@ -398,7 +398,7 @@ impl Table {
 
     fn below(&self, path: String, value: &Value, entries: &Rc<BTreeMap<String, Value>>) -> Table {
         Table {
-            source: Rc::clone(&self.source),
+            broken: Rc::clone(&self.broken),
             findings: self.findings.clone(),
             path,
             place: value.place.clone(),

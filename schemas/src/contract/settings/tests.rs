@@ -46,10 +46,10 @@ fn every_problem_is_told_at_once() {
         [
             "f.toml:1:1: missing_key: `user` is missing\n  mend: add `user`, a string",
             "f.toml:1:1: unknown_key: unknown key `prot`\n  mend: did you mean `port`?",
-            "f.toml:2:8: wrong_type: `name` must be a string, and it is an integer\n  mend: write \"3\"",
+            "f.toml:2:8: wrong_type: `name` must be a string, and it is an integer\n  mend: write it in quotes",
             "f.toml:4:7: out_of_range: `limits.max` is 70000, which is out of range\n  mend: write an integer from 1 to 65535",
             "f.toml:5:1: unknown_key: unknown key `limits.zzz`\n  mend: remove it; known here: `list`, `max`",
-            "f.toml:6:8: wrong_type: `limits.list` must be an array of strings, and it is a string\n  mend: write [\"x\"]",
+            "f.toml:6:8: wrong_type: `limits.list` must be an array of strings, and it is a string\n  mend: put it in brackets: [\"...\"]",
         ]
     );
 }
@@ -119,4 +119,14 @@ fn tables_of_the_users_own_names_are_walked() {
     );
     assert_eq!(found.len(), 1);
     assert!(found[0].starts_with("f.toml:8:5: wrong_type: `p.f`"), "{found:?}");
+}
+
+#[test]
+fn a_value_is_never_repeated_in_what_is_logged() {
+    let found = read("keys = 'hunter2-hunter2'\nport = 'hunter2'\n", |root| {
+        assert_eq!((root.strings("keys"), root.integer("port", 0..=9)), (None, None));
+        assert!(!format!("{root:?}").contains("hunter2"), "{root:?}");
+    });
+    assert_eq!(found.len(), 2);
+    assert!(!found.concat().contains("hunter2"), "{found:?}");
 }

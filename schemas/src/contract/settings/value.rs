@@ -3,6 +3,7 @@
 //! Invariant: every key and value knows the line and column where it was written. It does not know what is allowed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -12,8 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::super::finding::Place;
 
-/// The file's name, its text, and where it is no TOML.
-#[derive(Debug)]
+/// The file's name, its text, and where it is no TOML. Gone once the values are read.
 pub(super) struct Source {
     pub(super) file: Box<Path>,
     pub(super) text: Box<str>,
@@ -22,14 +22,14 @@ pub(super) struct Source {
 }
 
 /// One value of any type, for settings that may be written in more than one way.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Value {
     pub(super) key: Place,
     pub(super) place: Place,
     pub(super) kind: Kind,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Kind {
     Text(String),
     /// `None`: it does not fit into 64 bits.
@@ -39,6 +39,13 @@ pub(super) enum Kind {
     Datetime,
     Array(Vec<Value>),
     Table(Rc<BTreeMap<String, Value>>),
+}
+
+/// Says the type and the place, never the value: it may be a secret.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.type_name(), self.place)
+    }
 }
 
 impl Source {

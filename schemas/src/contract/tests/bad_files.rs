@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn found_in(folder: &Path) -> Vec<String> {
@@ -129,4 +131,35 @@ tenant = { header = "tenant" }
     let found = load(streams, &sdl).expect_err("refused");
     let report: Vec<_> = found.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(report.join("\n"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever is typed into a file, the answer is a contract or findings that stand inside the file.
+    #[test]
+    fn a_slip_anywhere_is_a_finding_or_nothing(
+        in_sdl in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        removed in 0_usize..12,
+        typed in prop_oneof!["[\\[\\]{}\"'=.,*/#!@:\\n é-]{0,3}", "[a-z_]{0,6}", ".{0,3}"],
+    ) {
+        let good = if in_sdl { SDL } else { STREAMS };
+        let mut letters: Vec<char> = good.chars().collect();
+        let start = at.index(letters.len());
+        let end = letters.len().min(start + removed);
+        letters.splice(start..end, typed.chars());
+        let text: String = letters.into_iter().collect();
+        let loaded = if in_sdl { load(STREAMS, &text) } else { load(&text, SDL) };
+        if let Err(found) = loaded {
+            prop_assert!(!found.is_empty());
+            for finding in found {
+                let own = finding.place.file == Path::new("types.graphql");
+                let lines: Vec<&str> = if own == in_sdl { &text } else if own { SDL } else { STREAMS }.split('\n').collect();
+                let line = lines.get(finding.place.line - 1);
+                prop_assert!(line.is_some_and(|line| finding.place.column <= line.chars().count() + 1), "{}", finding);
+                prop_assert!(!finding.message.is_empty() && !finding.mend.is_empty(), "{}", finding);
+            }
+        }
+    }
 }
