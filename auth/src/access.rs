@@ -365,3 +365,6 @@ fn normal(stream: &Stream, id: AttributeId, value: Atom) -> Atom {
         _ => value,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,140 @@ fn release<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
         counts.shrink_to(counts.len() * 2);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing;
+
+    const LIMITS: Limits = Limits {
+        node_max: 6,
+        tenant_max: 4,
+        principal_max: 2,
+    };
+
+    fn principal(tenant: &str, subject: &str) -> Principal {
+        Principal {
+            tenant: testing::tenant(tenant),
+            subject: subject.into(),
+            ..testing::principal(&[], &[])
+        }
+    }
+
+    fn code(answer: Result<Permit, Code>) -> Code {
+        answer.err().expect("refused")
+    }
+
+    #[test]
+    fn each_limit_has_its_code_and_a_permit_gives_its_place_back() {
+        let quotas = Quotas::new(LIMITS);
+        let (ann, bob, eve) = (
+            principal("north", "ann"),
+            principal("north", "bob"),
+            principal("north", "eve"),
+        );
+        let admit = |who: &Principal| quotas.admit(who).expect("room");
+        let mut permits = vec![admit(&ann), admit(&ann)];
+        assert_eq!(code(quotas.admit(&ann)), Code::PRINCIPAL_CONNECTIONS);
+        permits.extend([admit(&bob), admit(&bob)]);
+        assert_eq!(code(quotas.admit(&eve)), Code::TENANT_CONNECTIONS);
+        permits.extend([
+            admit(&principal("south", "ann")),
+            admit(&principal("south", "ann")),
+        ]);
+        assert_eq!(
+            code(quotas.admit(&principal("west", "ann"))),
+            Code::NODE_CONNECTIONS
+        );
+        assert_eq!((quotas.connections(), quotas.tenants()), (6, 2));
+        drop(permits.remove(0));
+        permits.push(admit(&eve));
+        permits.clear();
+        assert_eq!((quotas.connections(), quotas.tenants()), (0, 0));
+    }
+
+    #[test]
+    fn a_refused_principal_holds_no_place() {
+        let quotas = Quotas::new(LIMITS);
+        let ann = principal("north", "ann");
+        let _held = [quotas.admit(&ann), quotas.admit(&ann)];
+        for _ in 0..10 {
+            assert_eq!(code(quotas.admit(&ann)), Code::PRINCIPAL_CONNECTIONS);
+        }
+        assert_eq!(quotas.connections(), 2);
+    }
+
+    #[test]
+    fn who_says_its_name_late_is_counted_from_then_on() {
+        let quotas = Quotas::new(LIMITS);
+        let ann = principal("north", "ann");
+        let mut late = quotas.admit_unknown().expect("room");
+        assert_eq!((quotas.connections(), quotas.tenants()), (1, 0));
+        late.name(&ann).expect("room");
+        late.name(&ann).expect("the same again");
+        let _second = quotas.admit(&ann).expect("room");
+        assert_eq!(code(quotas.admit(&ann)), Code::PRINCIPAL_CONNECTIONS);
+
+        let mut other = quotas.admit_unknown().expect("room");
+        assert_eq!(other.name(&ann), Err(Code::PRINCIPAL_CONNECTIONS));
+        assert_eq!(quotas.connections(), 3, "it stays, unnamed");
+        other.name(&principal("south", "ann")).expect("room");
+        assert_eq!(quotas.tenants(), 2);
+    }
+
+    #[test]
+    fn memory_that_a_crowd_took_is_given_back() {
+        let quotas = Quotas::new(Limits {
+            node_max: 20_000,
+            tenant_max: 20_000,
+            principal_max: 1,
+        });
+        let crowd: Vec<_> = (0..20_000)
+            .map(|i| quotas.admit(&principal("north", &i.to_string())).expect("room"))
+            .collect();
+        drop(crowd);
+        let counts = quotas.shared.counts();
+        assert!(counts.principals.is_empty() && counts.principals.capacity() <= 2048);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_equal_the_permits_that_are_alive(steps in prop::collection::vec((0..3_u8, 0..3_usize, 0..3_usize), 0..200)) {
+            let quotas = Quotas::new(LIMITS);
+            let mut alive: Vec<(Option<(usize, usize)>, Permit)> = Vec::new();
+            for (step, tenant, subject) in steps {
+                let who = principal(["north", "south", "west"][tenant], ["ann", "bob", "eve"][subject]);
+                let of_tenant = alive.iter().filter(|(who, _)| who.is_some_and(|(of, _)| of == tenant)).count();
+                let of_who = alive.iter().filter(|(have, _)| *have == Some((tenant, subject))).count();
+                match step {
+                    0 => {
+                        let expected = if alive.len() >= LIMITS.node_max {
+                            Some(Code::NODE_CONNECTIONS)
+                        } else if of_tenant >= LIMITS.tenant_max {
+                            Some(Code::TENANT_CONNECTIONS)
+                        } else if of_who >= LIMITS.principal_max {
+                            Some(Code::PRINCIPAL_CONNECTIONS)
+                        } else {
+                            None
+                        };
+                        match quotas.admit(&who) {
+                            Ok(permit) => {
+                                prop_assert_eq!(expected, None);
+                                alive.push((Some((tenant, subject)), permit));
+                            }
+                            Err(code) => prop_assert_eq!(expected, Some(code)),
+                        }
+                    }
+                    1 => alive.extend(quotas.admit_unknown().ok().map(|permit| (None, permit))),
+                    _ if !alive.is_empty() => drop(alive.remove((tenant * 3 + subject) % alive.len())),
+                    _ => {}
+                }
+                prop_assert_eq!(quotas.connections(), alive.len());
+                let tenants: std::collections::BTreeSet<_> = alive.iter().filter_map(|(who, _)| who.map(|(of, _)| of)).collect();
+                prop_assert_eq!(quotas.tenants(), tenants.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,682 @@
+//! Grants against a naive restatement of the rules, and the sentences of the design one by one.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use schemas::attributes::Attributes;
+use schemas::contract::{Attribute, Deletes, Format, Place, TenantSource, TopicPattern};
+use schemas::event::{Change, Data};
+use schemas::ids::{AttributeName, Slot, StreamName};
+use schemas::project::Pointer;
+
+use super::*;
+use crate::testing::{principal, tenant};
+
+const PATIENT: AttributeId = AttributeId(0);
+const STATUS: AttributeId = AttributeId(1);
+const CODE: AttributeId = AttributeId(2);
+const KEY: AttributeId = AttributeId(3);
+
+fn pointer(text: &str) -> Pointer {
+    Pointer::parse(text).expect("a pointer")
+}
+
+fn stream(access: Vec<AccessRule>) -> Stream {
+    let attribute = |name: &str, source, reference| Attribute {
+        name: AttributeName::parse(name).expect("a name"),
+        source,
+        reference,
+    };
+    Stream {
+        name: StreamName::parse("observations").expect("a name"),
+        revision: 1,
+        description: None,
+        topics: vec![TopicPattern::parse("fhir.observation").expect("a topic")],
+        format: Format::Json,
+        schema: None,
+        tenant: TenantSource::Header("tenant".into()),
+        attributes: vec![
+            attribute(
+                "patient",
+                AttributeSource::Pointer(pointer("/subject/reference")),
+                true,
+            ),
+            attribute("status", AttributeSource::Pointer(pointer("/status")), false),
+            attribute(
+                "code",
+                AttributeSource::Pointer(pointer("/code/coding/*/code")),
+                false,
+            ),
+            attribute("recordkey", AttributeSource::Key, false),
+        ],
+        deletes: Deletes::None,
+        access,
+        type_prefix: "tidewire".into(),
+        source: "/streams/observations".into(),
+        show_offsets: false,
+    }
+}
+
+fn rule(scopes: &[&str], rows: &[(AttributeId, &str)], mask: Mask) -> AccessRule {
+    AccessRule {
+        place: Place {
+            file: PathBuf::new(),
+            line: 1,
+            column: 1,
+        },
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        rows: if rows.is_empty() {
+            Rows::Tenant
+        } else {
+            Rows::Match(rows.iter().map(|(id, text)| (*id, template(text))).collect())
+        },
+        mask: Arc::new(mask),
+    }
+}
+
+/// `Patient/{claims.patient}`, `{subject}`, `final`.
+fn template(text: &str) -> Template {
+    let mut parts = Vec::new();
+    for (place, piece) in text.split(['{', '}']).enumerate() {
+        match (place % 2, piece.strip_prefix("claims.")) {
+            (0, _) if piece.is_empty() => {}
+            (0, _) => parts.push(TemplatePart::Text(piece.to_owned())),
+            (_, Some(claim)) => parts.push(TemplatePart::Claim(claim.to_owned())),
+            (_, None) => parts.push(TemplatePart::Subject),
+        }
+    }
+    Template { parts }
+}
+
+fn hide(pointers: &[&str]) -> Mask {
+    Mask::hide(pointers.iter().map(|text| pointer(text)))
+}
+
+fn show(pointers: &[&str]) -> Mask {
+    Mask::show(pointers.iter().map(|text| pointer(text)))
+}
+
+fn event(of: &str, values: &[(AttributeId, &str)]) -> Event {
+    Event {
+        stream: Arc::new(stream(Vec::new())),
+        slot: Slot(0),
+        offset: 0,
+        tenant: tenant(of),
+        id: "1".into(),
+        source: "/x".into(),
+        kind: "x".into(),
+        subject: None,
+        time_ms: 0,
+        content_type: "application/json".into(),
+        change: Change::Changed,
+        key: None,
+        attributes: Attributes::new(
+            values
+                .iter()
+                .map(|(id, value)| (*id, Atom::from(*value)))
+                .collect(),
+        ),
+        extensions: Vec::new(),
+        data: Data::None,
+        bytes: 0,
+    }
+}
+
+fn filter(terms: &[(AttributeId, &[&str])]) -> Predicate {
+    let mut predicate = Predicate::default();
+    for (id, values) in terms {
+        predicate.require(*id, values.iter().map(|value| Atom::from(*value)));
+    }
+    predicate
+}
+
+fn code<T>(answer: Result<T, Denied>) -> Code {
+    answer.err().expect("refused").code
+}
+
+const OBSERVATION: &str = "patient/Observation.rs";
+
+fn patients_own() -> AccessRule {
+    rule(
+        &[OBSERVATION],
+        &[(PATIENT, "Patient/{claims.patient}")],
+        hide(&["/performer", "/note"]),
+    )
+}
+
+fn all_of_the_tenant() -> AccessRule {
+    rule(
+        &["user/Observation.rs", "system/Observation.rs"],
+        &[],
+        Mask::nothing_hidden(),
+    )
+}
+
+#[test]
+fn without_a_rule_whose_scope_is_held_there_is_no_access() {
+    let both = stream(vec![patients_own(), all_of_the_tenant()]);
+    for scopes in [
+        &[][..],
+        &["openid", "launch/patient"],
+        &["patient/Encounter.rs"],
+        &["user/Observation.c"],
+    ] {
+        assert_eq!(
+            code(Grant::compile(&both, &principal(scopes, &[("patient", "1")]))),
+            Code::STREAM_FORBIDDEN
+        );
+    }
+    assert_eq!(
+        code(Grant::compile(
+            &stream(Vec::new()),
+            &principal(&["user/*.cruds"], &[])
+        )),
+        Code::STREAM_FORBIDDEN
+    );
+}
+
+#[test]
+fn a_claim_that_is_missing_or_empty_makes_its_clause_false() {
+    let own = stream(vec![patients_own()]);
+    for claims in [&[][..], &[("patient", "")], &[("Patient", "1")]] {
+        assert_eq!(
+            code(Grant::compile(&own, &principal(&[OBSERVATION], claims))),
+            Code::STREAM_FORBIDDEN
+        );
+    }
+    assert!(Grant::compile(&own, &principal(&[OBSERVATION], &[("patient", "1")])).is_ok());
+}
+
+#[test]
+fn the_tenant_is_always_anded() {
+    let stream = stream(vec![patients_own()]);
+    let grant = Grant::compile(&stream, &principal(&[OBSERVATION], &[("patient", "1")])).expect("granted");
+    let selection = grant.select(&stream, &Predicate::default()).expect("no filter");
+    assert_eq!(selection.matching(&event("north", &[(PATIENT, "Patient/1")])), 1);
+    assert_eq!(selection.matching(&event("south", &[(PATIENT, "Patient/1")])), 0);
+    assert_eq!(selection.matching(&event("north", &[(PATIENT, "Patient/2")])), 0);
+    assert_eq!(selection.matching(&event("north", &[])), 0, "absent never equals");
+}
+
+#[test]
+fn a_claim_inside_of_a_template_cannot_choose_the_type() {
+    let stream = stream(vec![patients_own()]);
+    let principal = principal(&[OBSERVATION], &[("patient", "x/Group/1")]);
+    let grant = Grant::compile(&stream, &principal).expect("granted");
+    let selection = grant.select(&stream, &Predicate::default()).expect("no filter");
+    assert_eq!(selection.matching(&event("north", &[(PATIENT, "Group/1")])), 0);
+}
+
+#[test]
+fn a_claim_that_is_a_whole_reference_is_normalised_like_the_events() {
+    let stream = stream(vec![rule(
+        &[OBSERVATION],
+        &[(PATIENT, "{claims.patient}")],
+        Mask::nothing_hidden(),
+    )]);
+    let principal = principal(
+        &[OBSERVATION],
+        &[("patient", "https://fhir.example/Patient/1/_history/2")],
+    );
+    let grant = Grant::compile(&stream, &principal).expect("granted");
+    let selection = grant.select(&stream, &Predicate::default()).expect("no filter");
+    assert_eq!(selection.matching(&event("north", &[(PATIENT, "Patient/1")])), 1);
+}
+
+#[test]
+fn readers_with_equal_compiled_grants_share_whatever_else_their_tokens_say() {
+    let stream = stream(vec![patients_own(), all_of_the_tenant()]);
+    let selection = |scopes: &[&str], claims: &[(&str, &str)]| {
+        let grant = Grant::compile(&stream, &principal(scopes, claims)).expect("granted");
+        grant.select(&stream, &Predicate::default()).expect("no filter")
+    };
+    let whole = selection(&["user/*.rs"], &[]);
+    assert_eq!(
+        whole,
+        selection(&["openid", "system/Observation.cruds"], &[("patient", "1")])
+    );
+    assert_eq!(
+        whole,
+        selection(&["user/*.rs", "patient/*.rs"], &[("patient", "1")]),
+        "its own rows are among all"
+    );
+    assert_ne!(
+        selection(&["patient/*.rs"], &[("patient", "1")]),
+        selection(&["patient/*.rs"], &[("patient", "2")])
+    );
+}
+
+#[test]
+fn what_is_hidden_is_what_every_matching_clause_hides() {
+    let stream = stream(vec![
+        rule(&["a"], &[(PATIENT, "Patient/1")], hide(&["/note", "/performer"])),
+        rule(&["a"], &[(STATUS, "final")], hide(&["/note", "/text"])),
+    ]);
+    let grant = Grant::compile(&stream, &principal(&["a"], &[])).expect("granted");
+    let selection = grant.select(&stream, &Predicate::default()).expect("no filter");
+    let hidden = |values: &[(AttributeId, &str)]| {
+        let mask = selection.mask(selection.matching(&event("north", values)));
+        ["/note", "/performer", "/text"]
+            .into_iter()
+            .filter(|text| mask.hides(&pointer(text)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&[(PATIENT, "Patient/1")]), ["/note", "/performer"]);
+    assert_eq!(hidden(&[(STATUS, "final")]), ["/note", "/text"]);
+    assert_eq!(hidden(&[(PATIENT, "Patient/1"), (STATUS, "final")]), ["/note"]);
+    assert_eq!(
+        hidden(&[]),
+        ["/note", "/performer", "/text"],
+        "of what nobody gets, everything is hidden"
+    );
+}
+
+#[test]
+fn a_clause_cannot_be_filtered_by_what_it_hides() {
+    let stream = stream(vec![
+        rule(&["a"], &[(STATUS, "final")], hide(&["/subject"])),
+        rule(&["b"], &[(STATUS, "amended")], Mask::nothing_hidden()),
+    ]);
+    let by_patient = filter(&[(PATIENT, &["Patient/1"])]);
+    let grant = |scopes: &[&str]| Grant::compile(&stream, &principal(scopes, &[])).expect("granted");
+    let denied = grant(&["a"]).select(&stream, &by_patient).expect_err("hidden");
+    assert_eq!(denied.code, Code::UNKNOWN_PARAMETER);
+    assert!(denied.detail.contains("patient"), "{}", denied.detail);
+
+    let both = grant(&["a", "b"])
+        .select(&stream, &by_patient)
+        .expect("one clause is left");
+    assert_eq!(
+        both.matching(&event("north", &[(PATIENT, "Patient/1"), (STATUS, "final")])),
+        0
+    );
+    assert_eq!(
+        both.matching(&event("north", &[(PATIENT, "Patient/1"), (STATUS, "amended")])),
+        1
+    );
+
+    assert_eq!(grant(&["a"]).filterable(&stream), [STATUS, CODE, KEY]);
+    assert_eq!(
+        grant(&["a", "b"]).filterable(&stream),
+        [PATIENT, STATUS, CODE, KEY]
+    );
+}
+
+#[test]
+fn an_allow_list_hides_the_attributes_that_it_does_not_name() {
+    let stream = stream(vec![rule(&["a"], &[], show(&["/status", "/code/coding"]))]);
+    let grant = Grant::compile(&stream, &principal(&["a"], &[])).expect("granted");
+    assert_eq!(grant.filterable(&stream), [STATUS, CODE, KEY]);
+}
+
+#[test]
+fn a_restriction_constrains_its_clause() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    let selection = |scopes: &[&str]| {
+        let grant = Grant::compile(&stream, &principal(scopes, &[]))?;
+        grant.select(&stream, &Predicate::default())
+    };
+    let narrow = selection(&["user/Observation.rs?status=final,amended&code=a"]).expect("granted");
+    assert_eq!(
+        narrow.matching(&event("north", &[(STATUS, "final"), (CODE, "a"), (CODE, "b")])),
+        1
+    );
+    assert_eq!(
+        narrow.matching(&event("north", &[(STATUS, "final"), (CODE, "b")])),
+        0
+    );
+    assert_eq!(
+        narrow.matching(&event("north", &[(STATUS, "draft"), (CODE, "a")])),
+        0
+    );
+
+    let reference =
+        selection(&["user/Observation.rs?patient=https%3A%2F%2Fx%2FPatient%2F1"]).expect("granted");
+    assert_eq!(reference.matching(&event("north", &[(PATIENT, "Patient/1")])), 1);
+
+    let two = selection(&["user/Observation.rs?status=final", "user/*.rs?code=a"]).expect("granted");
+    assert_eq!(two.clauses.len(), 2);
+
+    let whole = selection(&["user/Observation.rs?status=final", "user/*.read"]).expect("granted");
+    assert_eq!(whole, selection(&["user/*.rs"]).expect("granted"));
+}
+
+#[test]
+fn a_restriction_that_cannot_be_kept_exactly_denies() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    for scope in [
+        "user/Observation.rs?category=laboratory",
+        "user/Observation.rs?status:not=final",
+        "user/Observation.rs?status=final&category=laboratory",
+        "user/Observation.rs?status=final&status=amended",
+        "user/Observation.rs?code=a,b&code=b,c",
+    ] {
+        assert_eq!(
+            code(Grant::compile(&stream, &principal(&[scope], &[]))),
+            Code::STREAM_FORBIDDEN,
+            "{scope}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_that_leaves_no_row_is_no_refusal() {
+    let stream = stream(vec![patients_own()]);
+    let grant = Grant::compile(&stream, &principal(&[OBSERVATION], &[("patient", "1")])).expect("granted");
+    let other = grant
+        .select(&stream, &filter(&[(PATIENT, &["Patient/2"])]))
+        .expect("no refusal");
+    assert_eq!(other.clauses.len(), 1);
+    for patient in ["Patient/1", "Patient/2"] {
+        assert_eq!(other.matching(&event("north", &[(PATIENT, patient)])), 0);
+    }
+}
+
+#[test]
+fn a_filter_that_one_predicate_cannot_say_together_with_the_grant_is_refused() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    let grant = Grant::compile(&stream, &principal(&["user/Observation.rs?code=a,b"], &[])).expect("granted");
+    assert!(grant.select(&stream, &filter(&[(CODE, &["a"])])).is_ok());
+    assert!(
+        grant
+            .select(&stream, &filter(&[(CODE, &["a", "b", "c"])]))
+            .is_ok()
+    );
+    for values in [&["b", "c"][..], &["c"]] {
+        assert_eq!(
+            code(grant.select(&stream, &filter(&[(CODE, values)]))),
+            Code::FILTER_INVALID
+        );
+    }
+}
+
+#[test]
+fn more_than_eight_clauses_are_too_wide() {
+    let rules = |count: usize| {
+        let names: Vec<String> = (0..count).map(|place| format!("Patient/{place}")).collect();
+        stream(
+            names
+                .iter()
+                .map(|name| rule(&["a"], &[(PATIENT, name)], Mask::nothing_hidden()))
+                .collect(),
+        )
+    };
+    let reader = principal(&["a"], &[]);
+    assert_eq!(
+        Grant::compile(&rules(8), &reader).expect("eight").clauses.len(),
+        8
+    );
+    assert_eq!(code(Grant::compile(&rules(9), &reader)), Code::GRANT_TOO_WIDE);
+    let mut contained = rules(9);
+    contained.access.push(rule(&["a"], &[], Mask::nothing_hidden()));
+    assert_eq!(
+        Grant::compile(&contained, &reader)
+            .expect("one contains the others")
+            .clauses
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn a_principal_knows_the_streams_that_it_may_read() {
+    let contract = schemas::contract::clinical();
+    let known = |scopes: &[&str], claims: &[(&str, &str)]| {
+        let granted = granted(&contract, &principal(scopes, claims));
+        granted
+            .into_iter()
+            .map(|one| one.stream.name.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(known(&["user/*.rs"], &[]).len(), 4);
+    assert_eq!(known(&["user/Observation.rs", "openid"], &[]), ["observations"]);
+    assert_eq!(
+        known(&["patient/Observation.rs"], &[("patient", "1")]),
+        ["observations"]
+    );
+    assert!(known(&["patient/Observation.rs"], &[]).is_empty());
+    assert!(known(&[], &[("patient", "1")]).is_empty());
+}
+
+/// The rules, said again as plainly as can be, over data that is spelled out.
+mod naive {
+    use super::*;
+
+    /// Fields of a body, and by which pointer they are seen.
+    pub(super) const FIELDS: [(&str, &str); 5] = [
+        ("patient", "/subject/reference"),
+        ("status", "/status"),
+        ("code", "/code/coding/*/code"),
+        ("note", "/note"),
+        ("performer", "/performer"),
+    ];
+
+    /// Masks, and what they hide.
+    pub(super) fn masks() -> Vec<(Mask, BTreeSet<&'static str>)> {
+        vec![
+            (Mask::nothing_hidden(), BTreeSet::new()),
+            (
+                hide(&["/performer", "/note"]),
+                BTreeSet::from(["performer", "note"]),
+            ),
+            (hide(&["/status"]), BTreeSet::from(["status"])),
+            (
+                hide(&["/code/coding/*/code", "/note"]),
+                BTreeSet::from(["code", "note"]),
+            ),
+            (hide(&["/subject"]), BTreeSet::from(["patient"])),
+            (
+                show(&["/status", "/subject"]),
+                BTreeSet::from(["code", "note", "performer"]),
+            ),
+        ]
+    }
+
+    /// Scopes that a rule may name.
+    pub(super) const RULE_SCOPES: [&str; 5] = [
+        "user/Observation.rs",
+        "patient/Observation.rs",
+        "system/Observation.cruds",
+        "user/*.r",
+        "admin",
+    ];
+
+    /// Scopes that a token may hold, the places of the rule scopes that they satisfy, and their restrictions.
+    pub(super) type HeldScope = (
+        &'static str,
+        &'static [usize],
+        &'static [(&'static str, &'static [&'static str])],
+    );
+    pub(super) const HELD_SCOPES: [HeldScope; 14] = [
+        ("user/Observation.rs", &[0], &[]),
+        ("user/*.cruds", &[0, 3], &[]),
+        ("user/Observation.r", &[], &[]),
+        ("user/*.rs?status=final", &[0, 3], &[("status", &["final"])]),
+        ("user/Observation.read?code=a,b", &[0], &[("code", &["a", "b"])]),
+        ("patient/*.read", &[1], &[]),
+        (
+            "patient/Observation.crs?status=final,amended&code=c",
+            &[1],
+            &[("status", &["final", "amended"]), ("code", &["c"])],
+        ),
+        (
+            "patient/Observation.rs?patient=https://x/Patient/2",
+            &[1],
+            &[("patient", &["Patient/2"])],
+        ),
+        ("patient/Encounter.rs", &[], &[]),
+        ("system/*.*", &[2], &[]),
+        ("system/Observation.rs", &[], &[]),
+        ("admin", &[4], &[]),
+        ("openid", &[], &[]),
+        ("user/Observation.rs?unknown=1", &[0], &[("unknown", &["1"])]),
+    ];
+
+    /// Rows, as (attribute, template).
+    pub(super) const ROWS: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("patient", "Patient/{claims.patient}")],
+        &[("status", "final")],
+        &[("patient", "Patient/{claims.patient}"), ("status", "amended")],
+        &[("recordkey", "{subject}")],
+    ];
+
+    #[derive(Debug, Clone)]
+    pub(super) struct World {
+        /// (places in `RULE_SCOPES`, place in `ROWS`, place in `masks()`)
+        pub(super) rules: Vec<(Vec<usize>, usize, usize)>,
+        pub(super) held: Vec<usize>,
+        pub(super) patient: Option<&'static str>,
+        pub(super) filter: Vec<(&'static str, Vec<&'static str>)>,
+        pub(super) events: Vec<(&'static str, Vec<(&'static str, &'static str)>)>,
+    }
+
+    /// What is hidden of an event that this reader gets; `None`: it gets nothing of it.
+    pub(super) fn hidden(world: &World, event: usize) -> Option<BTreeSet<&'static str>> {
+        let (of, values) = &world.events[event];
+        if *of != "north" {
+            return None;
+        }
+        let has = |name: &str, value: &str| values.iter().any(|(have, is)| *have == name && *is == value);
+        let mut hidden: Option<BTreeSet<&'static str>> = None;
+        for (scopes, rows, mask) in &world.rules {
+            let (_, hides) = &masks()[*mask];
+            for held in &world.held {
+                let (_, satisfies, restriction) = HELD_SCOPES[*held];
+                let held = scopes.iter().any(|scope| satisfies.contains(scope));
+                let known = restriction.iter().all(|(name, _)| *name != "unknown");
+                let restricted = restriction
+                    .iter()
+                    .all(|(name, any)| any.iter().any(|value| has(name, value)));
+                let in_rows = ROWS[*rows].iter().all(|(name, template)| {
+                    let value = match world.patient {
+                        Some(patient) if !patient.is_empty() => template.replace("{claims.patient}", patient),
+                        _ if template.contains("{claims") => return false,
+                        _ => (*template).to_owned(),
+                    };
+                    has(name, &value.replace("{subject}", "ann"))
+                });
+                let filterable = world.filter.iter().all(|(name, _)| !hides.contains(name));
+                let asked = world
+                    .filter
+                    .iter()
+                    .all(|(name, any)| any.iter().any(|value| has(name, value)));
+                if held && known && restricted && in_rows && filterable && asked {
+                    hidden = Some(match hidden {
+                        None => hides.clone(),
+                        Some(before) => before.intersection(hides).copied().collect(),
+                    });
+                }
+            }
+        }
+        hidden
+    }
+}
+
+fn id(name: &str) -> AttributeId {
+    match name {
+        "patient" => PATIENT,
+        "status" => STATUS,
+        "code" => CODE,
+        _ => KEY,
+    }
+}
+
+fn worlds() -> impl Strategy<Value = naive::World> {
+    use proptest::collection::vec;
+    use proptest::sample::{select, subsequence};
+    let rule = (
+        subsequence((0..naive::RULE_SCOPES.len()).collect::<Vec<_>>(), 1..=2),
+        0..naive::ROWS.len(),
+        0..naive::masks().len(),
+    );
+    let held = subsequence((0..naive::HELD_SCOPES.len()).collect::<Vec<_>>(), 0..=4);
+    let patient = select(vec![None, Some(""), Some("1"), Some("2")]);
+    let statuses = vec!["final", "amended", "draft"];
+    let codes = vec!["a", "b", "c"];
+    let patients = vec!["Patient/1", "Patient/2"];
+    let term = |name: &'static str, values: &[&'static str], count| {
+        let values = values.to_vec();
+        proptest::option::weighted(0.3, subsequence(values, 1..=count))
+            .prop_map(move |v| v.map(|v| (name, v)))
+    };
+    let filter = (
+        term("patient", &patients, 2),
+        term("status", &statuses, 2),
+        term("code", &codes, 3),
+        term("recordkey", &["ann", "bob"], 1),
+    )
+        .prop_map(|(a, b, c, d)| [a, b, c, d].into_iter().flatten().collect());
+    let event = (
+        select(vec!["north", "north", "south"]),
+        proptest::option::weighted(0.9, select(patients)),
+        proptest::option::weighted(0.9, select(statuses)),
+        subsequence(codes, 0..=3),
+        proptest::option::of(select(vec!["ann", "bob"])),
+    )
+        .prop_map(|(of, patient, status, codes, key)| {
+            let mut values: Vec<(&str, &str)> = codes.into_iter().map(|code| ("code", code)).collect();
+            values.extend(patient.map(|value| ("patient", value)));
+            values.extend(status.map(|value| ("status", value)));
+            values.extend(key.map(|value| ("recordkey", value)));
+            (of, values)
+        });
+    (vec(rule, 0..5), held, patient, filter, vec(event, 12)).prop_map(
+        |(rules, held, patient, filter, events)| naive::World {
+            rules,
+            held,
+            patient,
+            filter,
+            events,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn what_a_reader_gets_is_what_the_rules_say(world in worlds()) {
+        let rules = world.rules.iter().map(|(scopes, rows, mask)| {
+            let scopes: Vec<&str> = scopes.iter().map(|place| naive::RULE_SCOPES[*place]).collect();
+            let rows: Vec<_> = naive::ROWS[*rows].iter().map(|(name, text)| (id(name), *text)).collect();
+            rule(&scopes, &rows, naive::masks()[*mask].0.clone())
+        });
+        let stream = stream(rules.collect());
+        let scopes: Vec<&str> = world.held.iter().map(|place| naive::HELD_SCOPES[*place].0).collect();
+        let claims: Vec<_> = world.patient.iter().map(|patient| ("patient", *patient)).collect();
+        let wanted: Vec<_> = world.filter.iter().map(|(name, values)| (id(name), values.as_slice())).collect();
+        let expected: Vec<_> = (0..world.events.len()).map(|event| naive::hidden(&world, event)).collect();
+
+        let grant = Grant::compile(&stream, &principal(&scopes, &claims));
+        if let Ok(grant) = &grant {
+            prop_assert!(grant.clauses.is_sorted() && grant.clauses.len() <= CLAUSES_MAX);
+        }
+        let selection = grant.and_then(|grant| grant.select(&stream, &filter(&wanted)));
+        let selection = match selection {
+            Ok(selection) => selection,
+            Err(denied) if denied.code == Code::STREAM_FORBIDDEN || denied.code == Code::UNKNOWN_PARAMETER => {
+                prop_assert!(expected.iter().all(Option::is_none), "{:?} denies what the rules give", denied);
+                return Ok(());
+            }
+            // The two limits: too many clauses, and a filter that no single predicate can say.
+            Err(denied) => {
+                let restricted = world.filter.iter().any(|(name, _)| *name == "code");
+                let limit = denied.code == Code::GRANT_TOO_WIDE || (denied.code == Code::FILTER_INVALID && restricted);
+                prop_assert!(limit, "{:?}", denied);
+                return Ok(());
+            }
+        };
+        for ((of, values), expected) in world.events.iter().zip(expected) {
+            let values: Vec<_> = values.iter().map(|(name, value)| (id(name), *value)).collect();
+            let bits = selection.matching(&event(of, &values));
+            let hidden = (bits != 0).then(|| {
+                let mask = selection.mask(bits);
+                let hidden = naive::FIELDS.iter().filter(|(_, at)| mask.hides(&pointer(at)));
+                hidden.map(|(name, _)| *name).collect::<BTreeSet<_>>()
+            });
+            prop_assert_eq!(hidden, expected);
+        }
+    }
+}
