@@ -27,7 +27,7 @@ pub struct Setup {
     /// The `[[issuers]]` tables.
     pub issuers: String,
     /// `[limits]`, name and value.
-    pub limits: Vec<(String, String)>,
+    pub limits: Vec<(String, u64)>,
     /// The secrets that seal cursors; the first seals.
     pub cursor_keys: Vec<String>,
     /// Whole tables that are added as they stand.
@@ -57,8 +57,8 @@ impl Setup {
 
     /// With another limit.
     #[must_use]
-    pub fn limit(mut self, name: &str, value: impl ToString) -> Self {
-        self.limits.push((name.to_owned(), value.to_string()));
+    pub fn limit(mut self, name: &str, value: u64) -> Self {
+        self.limits.push((name.to_owned(), value));
         self
     }
 

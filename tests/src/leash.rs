@@ -22,6 +22,7 @@ for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
 for folder in $folders; do rm -rf "$folder" || { sleep 1; rm -rf "$folder"; }; done
 "#;
 
+#[allow(clippy::zombie_processes, reason = "it outlives us: that is what it is for")]
 fn tell(line: &str) {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {

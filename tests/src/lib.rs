@@ -12,6 +12,7 @@ pub mod issuer;
 pub mod jws;
 pub mod kafka;
 pub mod leash;
+pub mod load;
 pub mod oracle;
 pub mod plan;
 pub mod ports;

@@ -1,2 +1,109 @@
-//! Placeholder while the load generator is being written.
-fn main() {}
+//! `load`: the load generator. `load suite` makes the table of `BENCHMARKS.md` with a Kafka and a gateway of its own;
+//! `load run` drives a gateway that is running already; `load bare` is the server of the bare loops.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tidewire_tests::load::bare::Bare;
+use tidewire_tests::load::readers::Protocol;
+use tidewire_tests::load::scenario::{self, Flow, Target};
+use tidewire_tests::load::suite;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Load for a Tidewire gateway.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every scenario with its reference points, as a Markdown table.
+    Suite {
+        /// Makes the runs longer or shorter.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+    },
+    /// Readers on a gateway that is running.
+    Run(Box<Run>),
+    /// The server of the bare loops.
+    Bare(Bare),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The gateway's public address.
+    #[arg(long)]
+    gateway: SocketAddr,
+    /// The gateway's process id, on this machine.
+    #[arg(long)]
+    pid: u32,
+    /// Kafka's bootstrap servers.
+    #[arg(long)]
+    kafka: String,
+    /// STREAM=TOPIC; may be given several times. The topic's first partition is produced to, with the header tenant=north.
+    #[arg(long = "stream", required = true)]
+    streams: Vec<String>,
+    /// A token that gives all rows of the tenant north. Without it, TIDEWIRE_TOKEN is used.
+    #[arg(long, env = "TIDEWIRE_TOKEN", hide_env_values = true)]
+    token: String,
+    /// What the readers speak.
+    #[arg(long, value_enum, default_value_t = Protocol::Websocket)]
+    protocol: Protocol,
+    /// How many readers.
+    #[arg(long, default_value_t = 1000)]
+    readers: usize,
+    /// Events a second.
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// For how many seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Bare(bare) => bare.serve(),
+        Command::Suite { scale } => runtime()?.block_on(async {
+            let table = suite::table(scale).await?;
+            writeln!(std::io::stdout(), "{table}")?;
+            Ok(())
+        }),
+        Command::Run(run) => runtime()?.block_on(drive(*run)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+}
+
+async fn drive(run: Run) -> Result<()> {
+    let streams = run.streams.iter().map(|pair| {
+        let (stream, topic) = pair.split_once('=').with_context(|| format!("{pair:?} is not STREAM=TOPIC"))?;
+        Ok((stream.to_owned(), topic.to_owned()))
+    });
+    let target = Target {
+        address: run.gateway,
+        pid: run.pid,
+        bootstrap: run.kafka,
+        streams: streams.collect::<Result<_>>()?,
+        token: run.token,
+    };
+    let flow = Flow::Rate(run.rate, Duration::from_secs(run.seconds));
+    let outcome = scenario::run(&target, run.protocol, run.readers, flow).await?;
+    let mut stdout = std::io::stdout();
+    let quantile = |share: f64| outcome.latencies.value_at_quantile(share);
+    writeln!(stdout, "readers={}\ndeliveries={}\ngaps={}", outcome.readers, outcome.deliveries, outcome.gaps)?;
+    writeln!(stdout, "duplicates={}\np50_us={}\np99_us={}", outcome.duplicates, quantile(0.5), quantile(0.99))?;
+    writeln!(stdout, "p999_us={}\ncpu_seconds={:.2}", quantile(0.999), outcome.cpu_seconds)?;
+    writeln!(stdout, "deliveries_per_cpu_second={:.0}", outcome.deliveries_per_cpu_second())?;
+    writeln!(stdout, "idle_bytes_per_connection={:.0}", outcome.idle_bytes)?;
+    writeln!(stdout, "loaded_bytes_per_connection={:.0}", outcome.loaded_bytes)?;
+    Ok(())
+}

@@ -44,7 +44,7 @@ fn bad_tokens(issuer: &Issuer, elsewhere: &Issuer, others: &Others) -> Vec<(&'st
     let (header, payload, signature) = (parts[0], parts[1], parts[2]);
     let flipped = {
         let first = if signature.starts_with('A') { "B" } else { "A" };
-        format!("{header}.{payload}.{first}{}", &signature[1..])
+        format!("{header}.{payload}.{first}{}", signature.get(1..).unwrap_or_default())
     };
     let other_payload = jws::encode(good().claim("tenant", "south").claims().to_string().as_bytes());
     let none = |alg: &str| {
@@ -74,7 +74,7 @@ fn bad_tokens(issuer: &Issuer, elsewhere: &Issuer, others: &Others) -> Vec<(&'st
         ("claims with a member twice", raw(&head.to_string(), &twice), invalid),
         ("a header with a member twice", raw(r#"{"alg":"none","alg":"EdDSA"}"#, &claims.to_string()), invalid),
         ("no signature", format!("{header}.{payload}."), invalid),
-        ("half a signature", format!("{header}.{payload}.{}", &signature[..40]), invalid),
+        ("half a signature", format!("{header}.{payload}.{}", signature.get(..40).unwrap_or_default()), invalid),
         ("a signature with a bit flipped", flipped, invalid),
         ("claims changed after signing", format!("{header}.{other_payload}.{signature}"), invalid),
         ("alg none", none("none"), invalid),

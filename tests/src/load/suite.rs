@@ -1,0 +1,129 @@
+//! The table of `BENCHMARKS.md`: a Kafka and a gateway of its own, each scenario with its reference points.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::bare::{self, Bare};
+use super::readers::Protocol;
+use super::scenario::{self, Flow, Outcome, Target};
+use crate::contract;
+use crate::gateway::{Gateway, Setup};
+use crate::issuer::Issuer;
+use crate::kafka::Kafka;
+use crate::topics::Topics;
+use crate::volume::say;
+
+/// What the suite runs.
+struct Row {
+    name: &'static str,
+    protocol: Protocol,
+    readers: usize,
+    flow: Flow,
+    /// What the bare loop writes at once.
+    bare_batch: usize,
+    /// The share of the bare loop's deliveries per CPU second that is aimed at.
+    aim: Option<f64>,
+}
+
+fn rows(scale: f64) -> Vec<Row> {
+    let run = Duration::from_secs_f64(10.0 * scale);
+    let ws = Protocol::Websocket;
+    let row = |name, protocol, readers, flow, bare_batch, aim| Row { name, protocol, readers, flow, bare_batch, aim };
+    vec![
+        row("sparse, 1 event / 20 ms", ws, 1000, Flow::Rate(50.0, run), 1, Some(0.75)),
+        row("sparse, 1 event / 250 ms", ws, 10_000, Flow::Rate(4.0, run), 1, Some(0.75)),
+        row("sparse, 1 event / 20 ms", Protocol::Sse, 1000, Flow::Rate(50.0, run), 1, None),
+        row("1 event / 2 ms", ws, 1000, Flow::Rate(500.0, run), 1, None),
+        row("backlog of 1,000", ws, 1000, Flow::Backlog(1000), 100, Some(0.5)),
+        row("backlog of 1,000", Protocol::Sse, 1000, Flow::Backlog(1000), 100, None),
+        row("backlog of 100", ws, 10_000, Flow::Backlog(100), 100, None),
+    ]
+}
+
+/// Runs everything and gives the table as Markdown. `scale` shortens or lengthens the runs.
+pub async fn table(scale: f64) -> Result<String> {
+    let kafka = Kafka::shared().await;
+    let issuer = Issuer::start().await?;
+    let mut text = String::from(
+        "| scenario | readers | deliveries | gaps, twice | p50 / p99 / p99.9 ms | bare consumer p50 / p99 ms | \
+         deliveries per CPU second | bare loop | share | KiB per idle / loaded connection |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows(scale) {
+        let (outcome, bare) = one(kafka, &issuer, &row).await.with_context(|| format!("{}, {}", row.name, row.readers))?;
+        let line = line(&row, &outcome, bare);
+        say(&line);
+        writeln!(text, "{line}")?;
+    }
+    Ok(text)
+}
+
+async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<(Outcome, f64)> {
+    let topic = format!("load-{:08x}", rand::random::<u32>());
+    Topics::new(kafka.bootstrap())?.create(&topic, 1, &[]).await?;
+    let gateway = gateway(kafka, issuer, &topic).await?;
+    let target = Target {
+        address: gateway.address(),
+        pid: gateway.pid(),
+        bootstrap: kafka.bootstrap().to_owned(),
+        streams: vec![("observations".to_owned(), topic)],
+        token: issuer.token("north").scopes(contract::USER).sign(),
+    };
+    let outcome = scenario::run(&target, row.protocol, row.readers, row.flow)
+        .await
+        .with_context(|| gateway.log_tail())?;
+    drop(gateway);
+    let (events, interval_us) = match row.flow {
+        Flow::Rate(per_second, how_long) => {
+            let events = (per_second * how_long.as_secs_f64()).round();
+            (events, Duration::from_secs_f64(1.0 / per_second).as_micros())
+        }
+        Flow::Backlog(count) => (count as f64, 0),
+    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of events")]
+    let events = events as usize;
+    let bare = Bare {
+        readers: row.readers,
+        frame_bytes: outcome.frame_bytes,
+        events,
+        interval_us: u64::try_from(interval_us)?,
+        batch: row.bare_batch,
+    };
+    Ok((outcome, bare::measure(&bare).await?))
+}
+
+async fn gateway(kafka: &Kafka, issuer: &Issuer, topic: &str) -> Result<Gateway> {
+    let mut setup = Setup::new(kafka.bootstrap(), issuer, contract::observations(&[topic]));
+    for limit in ["connections_max", "connections_per_tenant_max", "connections_per_principal_max"] {
+        setup = setup.limit(limit, 15_000);
+    }
+    setup.start().await
+}
+
+fn line(row: &Row, outcome: &Outcome, bare: f64) -> String {
+    let ms = |us: u64| format!("{:.1}", us as f64 / 1000.0);
+    let at = |share: f64| ms(outcome.latencies.value_at_quantile(share));
+    let bare_at = |share: f64| ms(outcome.bare_latencies.value_at_quantile(share));
+    let ours = outcome.deliveries_per_cpu_second();
+    let aim = row.aim.map_or(String::new(), |aim| format!(" (aim {:.0}%)", aim * 100.0));
+    format!(
+        "| {}, {:?} | {} | {} | {}, {} | {} / {} / {} | {} / {} | {:.0} | {bare:.0} | {:.0}%{aim} | {:.1} / {:.1} |",
+        row.name,
+        row.protocol,
+        outcome.readers,
+        outcome.deliveries,
+        outcome.gaps,
+        outcome.duplicates,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        bare_at(0.5),
+        bare_at(0.99),
+        ours,
+        100.0 * ours / bare,
+        outcome.idle_bytes / 1024.0,
+        outcome.loaded_bytes / 1024.0,
+    )
+}
