@@ -65,7 +65,11 @@ enum Segment {
 
 fuzz_target!(|case: Case<'_>| {
     let mut stream = stream::clinical();
-    stream.format = if case.is_json { Format::Json } else { Format::CloudEvents };
+    stream.format = if case.is_json {
+        Format::Json
+    } else {
+        Format::CloudEvents
+    };
     stream.tenant = match case.tenant {
         Tenant::Header => TenantSource::Header("tenant".to_owned()),
         Tenant::CloudEvent => TenantSource::Header("ce_hospital".to_owned()),
@@ -74,13 +78,21 @@ fuzz_target!(|case: Case<'_>| {
         Tenant::Pointer => TenantSource::Pointer(Pointer::parse("/tenant").expect("a pointer")),
     };
     let decoder = Decoder::new(Arc::new(stream), &SecretString::from("secret"));
-    let Ok(Some(event)) = decoder.decode(record(&case)) else { return };
+    let Ok(Some(event)) = decoder.decode(record(&case)) else {
+        return;
+    };
 
     let hide = Mask::hide(case.hide.iter().map(Segments::pointer));
-    let show = case.show.as_ref().map(|show| Mask::show(show.iter().map(Segments::pointer)));
+    let show = case
+        .show
+        .as_ref()
+        .map(|show| Mask::show(show.iter().map(Segments::pointer)));
     let both = Mask::any_of([&hide].into_iter().chain(&show));
     let nothing = Mask::any_of(&[]);
-    for mask in [&Mask::nothing_hidden(), &hide, &both, &nothing].into_iter().chain(&show) {
+    for mask in [&Mask::nothing_hidden(), &hide, &both, &nothing]
+        .into_iter()
+        .chain(&show)
+    {
         let mut out = Vec::new();
         event.encode(mask, &mut out);
         assert!(out.starts_with(br#"{"specversion":"1.0""#));
@@ -91,21 +103,31 @@ fuzz_target!(|case: Case<'_>| {
             Err(bad) => panic!("{bad}: {}", String::from_utf8_lossy(&out)),
         }
         if *mask == nothing {
-            assert!(!out.windows(7).any(|window| window == br#""data":"#), "{}", String::from_utf8_lossy(&out));
+            assert!(
+                !out.windows(7).any(|window| window == br#""data":"#),
+                "{}",
+                String::from_utf8_lossy(&out)
+            );
         }
     }
 });
 
 fn record(case: &Case<'_>) -> Record {
     let mut headers: Vec<(Box<str>, Option<Bytes>)> = Vec::new();
-    let mut add = |name: &str, value: &[u8]| headers.push((Box::from(name), Some(Bytes::copy_from_slice(value))));
+    let mut add =
+        |name: &str, value: &[u8]| headers.push((Box::from(name), Some(Bytes::copy_from_slice(value))));
     if case.has_required {
         add("tenant", b"north");
         add("ce_hospital", b"north");
         if case.is_structured {
             add("content-type", b"application/cloudevents+json");
         } else {
-            for (name, value) in [("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "s"), ("ce_type", "t")] {
+            for (name, value) in [
+                ("ce_specversion", "1.0"),
+                ("ce_id", "1"),
+                ("ce_source", "s"),
+                ("ce_type", "t"),
+            ] {
                 add(name, value.as_bytes());
             }
         }

@@ -21,7 +21,11 @@ enum Case {
     /// A body as it stands, sealed with the key.
     Body(Vec<u8>),
     /// A cursor.
-    Cursor { revision: u64, issued_at_ms: i64, topics: Vec<(u64, u64, Vec<Place>)> },
+    Cursor {
+        revision: u64,
+        issued_at_ms: i64,
+        topics: Vec<(u64, u64, Vec<Place>)>,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -47,18 +51,28 @@ fuzz_target!(|case: Case| {
                 assert_eq!(open(&again), Ok(cursor));
             }
         }
-        Case::Cursor { revision, issued_at_ms, topics } => {
+        Case::Cursor {
+            revision,
+            issued_at_ms,
+            topics,
+        } => {
             let place = |place| match place {
                 Place::At(offset) => Position::At((offset >> 1).cast_signed()),
                 Place::Since(time_ms) => Position::Since(time_ms),
                 Place::Start => Position::Start,
             };
-            let topics = topics.into_iter().map(|(topic, incarnation, partitions)| TopicPositions {
-                topic,
-                incarnation: Incarnation(incarnation),
-                partitions: partitions.into_iter().map(place).collect(),
-            });
-            let cursor = Cursor { revision, issued_at_ms, topics: topics.collect() };
+            let topics = topics
+                .into_iter()
+                .map(|(topic, incarnation, partitions)| TopicPositions {
+                    topic,
+                    incarnation: Incarnation(incarnation),
+                    partitions: partitions.into_iter().map(place).collect(),
+                });
+            let cursor = Cursor {
+                revision,
+                issued_at_ms,
+                topics: topics.collect(),
+            };
             let text = sealer.seal(&stream, &tenant, &cursor);
             let counts = cursor.topics.iter().map(|topic| topic.partitions.len());
             assert!(text.len() <= Sealer::text_bytes_max(counts));
@@ -79,21 +93,28 @@ fn seal_by_hand(body: &[u8]) -> String {
             self.0
         }
     }
-    let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tidewire cursor keys, version 1").extract(SECRET.as_bytes());
+    let root =
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"tidewire cursor keys, version 1").extract(SECRET.as_bytes());
     let derive = |purpose: &[u8], out: &mut [u8]| {
         let purposes = [purpose];
-        root.expand(&purposes, Length(out.len())).and_then(|key| key.fill(out)).expect("a short key");
+        root.expand(&purposes, Length(out.len()))
+            .and_then(|key| key.fill(out))
+            .expect("a short key");
     };
     let (mut id, mut key, mut binding) = ([0; 4], [0; 32], [0; 32]);
     derive(b"id", &mut id);
     derive(b"seal", &mut key);
     derive(b"bind", &mut binding);
-    let binding = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &binding), b"observations\nnorth");
+    let binding = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, &binding),
+        b"observations\nnorth",
+    );
 
     let head = [&[1][..], &id].concat();
     let mut sealed = [&binding.as_ref()[..8], body].concat();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key).expect("32 bytes"));
     let nonce = Nonce::assume_unique_for_key([7; 12]);
-    key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut sealed).expect("short");
+    key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut sealed)
+        .expect("short");
     URL_SAFE_NO_PAD.encode([&head[..], &[7; 12], &sealed].concat())
 }

@@ -35,7 +35,11 @@ fuzz_target!(|case: Case<'_>| {
         rest = after;
     }
     pieces.push(rest);
-    assert_eq!(whole, read(pieces.into_iter()), "the cuts between reads make no difference");
+    assert_eq!(
+        whole,
+        read(pieces.into_iter()),
+        "the cuts between reads make no difference"
+    );
 
     for message in whole.0 {
         if let Incoming::Text(text) = message {
@@ -75,5 +79,10 @@ fn frame(head: u8, payload: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
 }
