@@ -159,6 +159,17 @@ fn an_event_without_a_time_has_none() {
 }
 
 #[test]
+fn a_buffer_of_the_announced_size_does_not_grow() {
+    let event = observation("Observation/9");
+    let (text, _) = encoded(&event, &Mask::nothing_hidden());
+    assert!(
+        (text.len()..text.len() + 300).contains(&event.encoded_bytes_hint()),
+        "{}",
+        text.len()
+    );
+}
+
+#[test]
 fn memory_counts_what_is_held() {
     let small = observation("k");
     let large = observation(&"k".repeat(10_000));
