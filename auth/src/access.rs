@@ -20,6 +20,9 @@ use crate::token::Principal;
 /// The most clauses that a grant may have: their matches are one byte of bits.
 pub const CLAUSES_MAX: usize = 8;
 
+/// The most clauses that are looked at before those that others contain are left out: comparing them is quadratic.
+const CANDIDATES_MAX: usize = 256;
+
 /// Rows, and what of them is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Clause {
@@ -116,6 +119,16 @@ impl Grant {
                     .for_each(add),
             }
         }
+        let too_wide = |count: usize| Denied {
+            code: Code::GRANT_TOO_WIDE,
+            detail: format!(
+                "{count} access clauses apply to {}, at most {CLAUSES_MAX} may",
+                stream.name
+            ),
+        };
+        if clauses.len() > CANDIDATES_MAX {
+            return Err(too_wide(clauses.len()));
+        }
         let clauses = canonical(clauses);
         if clauses.is_empty() {
             return Err(Denied {
@@ -124,14 +137,7 @@ impl Grant {
             });
         }
         if clauses.len() > CLAUSES_MAX {
-            return Err(Denied {
-                code: Code::GRANT_TOO_WIDE,
-                detail: format!(
-                    "{} access clauses apply to {}, at most {CLAUSES_MAX} may",
-                    clauses.len(),
-                    stream.name
-                ),
-            });
+            return Err(too_wide(clauses.len()));
         }
         Ok(Self {
             tenant: principal.tenant.clone(),

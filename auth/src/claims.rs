@@ -16,6 +16,9 @@ use crate::token::{BadToken, Principal};
 /// The longest `sub` and `jti`, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// The end of the year 9999: the last moment that RFC 3339 can write.
+const TIME_MS_MAX: i64 = 253_402_300_799_000;
+
 /// Checks the claims and makes the principal of them. `name` is the issuer's, shared.
 pub(crate) fn principal(
     issuer: &Issuer,
@@ -86,13 +89,15 @@ fn check_times(issuer: &Issuer, claims: &Map<String, Value>, now_ms: i64) -> Res
     Ok(expires_at_ms)
 }
 
-/// A `NumericDate` (RFC 7519, section 2): seconds since the Unix epoch, fractions allowed. Times before it are none.
+/// A `NumericDate` (RFC 7519, section 2): seconds since the Unix epoch, fractions allowed. Times before it are none, nor
+/// are those that no calendar date can be given for.
 fn time_ms(value: &Value) -> Option<i64> {
-    if let Some(seconds) = value.as_u64() {
-        return i64::try_from(seconds).ok()?.checked_mul(1000);
-    }
-    let since = Duration::try_from_secs_f64(value.as_f64()?).ok()?;
-    i64::try_from(since.as_millis()).ok()
+    let since = match value.as_u64() {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => Duration::try_from_secs_f64(value.as_f64()?).ok()?,
+    };
+    let ms = i64::try_from(since.as_millis()).ok()?;
+    (ms <= TIME_MS_MAX).then_some(ms)
 }
 
 fn tenant(issuer: &Issuer, claims: &Map<String, Value>) -> Result<TenantId, BadToken> {

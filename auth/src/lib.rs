@@ -5,6 +5,7 @@
 //! send one, [`quota`] counts connections, [`egress`] is the only way out to the network.
 
 pub mod access;
+mod address;
 mod claims;
 pub mod clock;
 pub mod dev;

@@ -408,6 +408,7 @@ fn more_than_eight_clauses_are_too_wide() {
         8
     );
     assert_eq!(code(Grant::compile(&rules(9), &reader)), Code::GRANT_TOO_WIDE);
+    assert_eq!(code(Grant::compile(&rules(300), &reader)), Code::GRANT_TOO_WIDE);
     let mut contained = rules(9);
     contained.access.push(rule(&["a"], &[], Mask::nothing_hidden()));
     assert_eq!(

@@ -508,6 +508,12 @@ fn bad_claims() -> Vec<Bad> {
             json!(u64::MAX),
             reason::EXP_MISSING,
         ),
+        bad_claim(
+            "an exp after the year 9999",
+            "exp",
+            json!(253_402_300_800_u64),
+            reason::EXP_MISSING,
+        ),
         bad_claim("expired an hour ago", "exp", json!(NOW - 3600), reason::EXPIRED),
         bad_claim("expires now", "exp", json!(NOW), reason::EXPIRED),
         bad_claim("valid in a minute", "nbf", json!(NOW + 60), reason::NOT_YET),
