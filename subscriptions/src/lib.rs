@@ -16,3 +16,6 @@ mod session;
 mod shard;
 pub mod view;
 mod worker;
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,12 @@ pub(crate) enum Outlet {
     /// A plain socket.
     Tcp(TcpStream),
     /// Any other connection: TLS.
-    Other(Box<dyn AsyncIo>),
+    Other {
+        /// The connection.
+        io: Box<dyn AsyncIo>,
+        /// The session's own task: woken when a write that did not fit may go on.
+        waker: Waker,
+    },
     /// The body of a response, read by the HTTP server. Dropping the sender ends the response.
     Body(mpsc::Sender<Bytes>),
     /// Closed.
@@ -35,7 +40,13 @@ impl Outlet {
             Transport::Tcp { stream, read_ahead } => {
                 Ok((Self::Tcp(TcpStream::from_std(stream)?), read_ahead))
             }
-            Transport::Other { io, read_ahead } => Ok((Self::Other(io), read_ahead)),
+            Transport::Other { io, read_ahead } => Ok((
+                Self::Other {
+                    io,
+                    waker: Waker::noop().clone(),
+                },
+                read_ahead,
+            )),
         }
     }
 
@@ -43,8 +54,8 @@ impl Outlet {
     pub(crate) fn write(&mut self, bytes: &Rendered<'_>) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => would_block(stream.try_write(bytes.slice)),
-            Self::Other(io) => {
-                let mut context = Context::from_waker(Waker::noop());
+            Self::Other { io, waker } => {
+                let mut context = Context::from_waker(waker);
                 let mut written = 0;
                 // A TLS connection takes a record at a time.
                 while written < bytes.slice.len() {
@@ -55,7 +66,6 @@ impl Outlet {
                         Poll::Pending => break,
                     }
                 }
-                // What is not flushed now is flushed by the session's own task (`poll_room`).
                 if let Poll::Ready(Err(error)) = Pin::new(io).poll_flush(&mut context) {
                     return Err(error);
                 }
@@ -73,15 +83,22 @@ impl Outlet {
         }
     }
 
-    /// Ready when a write may take something. A body is waited for by [`Outlet::body`] instead.
+    /// Names the session's own task.
+    pub(crate) fn wake_by(&mut self, task: &Waker) {
+        if let Self::Other { waker, .. } = self
+            && !waker.will_wake(task)
+        {
+            waker.clone_from(task);
+        }
+    }
+
+    /// Ready when a write may take something, asked after one did not. Connections other than plain sockets have noted the
+    /// session's task at that write; a body is waited for by [`Outlet::body`].
     pub(crate) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(context),
-            Self::Other(io) => {
-                ready!(Pin::new(io).poll_flush(context))?;
-                Poll::Ready(Ok(()))
-            }
-            Self::Body(_) | Self::Gone => Poll::Ready(Ok(())),
+            Self::Other { .. } | Self::Body(_) => Poll::Pending,
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -99,7 +116,7 @@ impl Outlet {
                     result => return Poll::Ready(result),
                 }
             },
-            Self::Other(io) => {
+            Self::Other { io, .. } => {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(io).poll_read(context, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
@@ -114,7 +131,7 @@ impl Outlet {
         match self {
             // The client's own end is then read, until the linger is over: closing at once could destroy the close frame.
             Self::Tcp(stream) => matches!(Pin::new(stream).poll_shutdown(context), Poll::Ready(Err(_))),
-            Self::Other(io) => matches!(Pin::new(io).poll_shutdown(context), Poll::Ready(Err(_))),
+            Self::Other { io, .. } => matches!(Pin::new(io).poll_shutdown(context), Poll::Ready(Err(_))),
             Self::Body(_) | Self::Gone => true,
         }
     }

@@ -166,18 +166,19 @@ impl Worker {
                 return Poll::Ready(());
             }
             connection.waker = Some(context.waker().clone());
+            connection.outlet.wake_by(context.waker());
             let mut again = false;
             if connection.full_since.is_some() {
-                match connection.outlet.poll_room(context) {
-                    Poll::Ready(Ok(())) => {
-                        state.flush(place);
-                        again = true;
+                state.flush(place);
+                let Some(connection) = state.connection(place, serial) else {
+                    return Poll::Ready(());
+                };
+                if connection.full_since.is_some() {
+                    match connection.outlet.poll_room(context) {
+                        Poll::Ready(Ok(())) => again = true,
+                        Poll::Ready(Err(_)) => connection.broken = true,
+                        Poll::Pending => {}
                     }
-                    Poll::Ready(Err(_)) => {
-                        state.end(place);
-                        return Poll::Ready(());
-                    }
-                    Poll::Pending => {}
                 }
             }
             if state.shut_if_closed(place, context) {

@@ -1,0 +1,731 @@
+//! A node (sequencer and worker on the test's own thread), a log that several nodes may read, and readers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use auth::clock::Clock;
+use auth::dev::DevelopmentIssuer;
+use auth::quota::{Limits, Quotas};
+use auth::token::{Authenticator, Principal};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use schemas::contract::{Contract, Stream};
+use schemas::cursor::{Position, Sealer};
+use schemas::decode::{Decoder, Record};
+use schemas::event::Event;
+use schemas::filter::Predicate;
+use schemas::ids::{Incarnation, Slot, StreamName, TenantId};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+
+use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
+use crate::hub::{After, Failure, HubConfig, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket};
+use crate::metrics::Metrics;
+use crate::sequencer::{Input, Past, Sequencer};
+use crate::worker::{Setup, Wake, Worker};
+
+pub(super) const STREAMS: &str = r#"
+[streams.observations]
+topics = ["vitals"]
+format = "json"
+tenant = { header = "tenant" }
+show_offsets = true
+attributes = { patient = "/patient", status = "/status" }
+[[streams.observations.access]]
+scopes = ["user/Observation.rs"]
+rows = "tenant"
+[[streams.observations.access]]
+scopes = ["patient/Observation.rs"]
+rows = { patient = "Patient/{claims.patient}" }
+hide = ["/note"]
+"#;
+
+pub(super) const NOW_MS: i64 = 1_800_000_000_000;
+
+/// A Kafka made of vectors. Several nodes may read it.
+#[derive(Clone)]
+pub(super) struct Log {
+    inner: Arc<Mutex<Partitions>>,
+    pub(super) stream: Arc<Stream>,
+    decoder: Decoder,
+}
+
+#[derive(Default)]
+struct Partitions {
+    by_name: BTreeMap<(u64, i32), Kept>,
+    pub(super) pages: usize,
+    /// Partitions that do not answer until they are told to.
+    held: BTreeMap<i32, Arc<Notify>>,
+    unreachable: bool,
+    page_events: usize,
+}
+
+#[derive(Default, Clone)]
+struct Kept {
+    start: i64,
+    end: i64,
+    /// Offset, tenant, value.
+    records: Vec<(i64, String, Value)>,
+}
+
+impl Log {
+    pub(super) fn new() -> Self {
+        let sources = vec![(PathBuf::from("streams.toml"), STREAMS.to_owned())];
+        let contract = Contract::from_sources(sources).expect("the test's contract is valid");
+        let stream = Arc::clone(&contract.streams[0]);
+        let decoder = Decoder::new(
+            Arc::clone(&stream),
+            &SecretString::from("an event id secret of a test run"),
+        );
+        let partitions = Partitions {
+            page_events: 7,
+            ..Partitions::default()
+        };
+        Self {
+            inner: Arc::new(Mutex::new(partitions)),
+            stream,
+            decoder,
+        }
+    }
+
+    /// Appends a record and tells its offset.
+    pub(super) fn append(&self, life: u64, partition: i32, tenant: &str, value: Value) -> i64 {
+        let mut inner = self.inner.lock().unwrap();
+        let kept = inner.by_name.entry((life, partition)).or_default();
+        let offset = kept.end;
+        kept.records.push((offset, tenant.to_owned(), value));
+        kept.end += 1;
+        offset
+    }
+
+    /// Leaves a hole, as a transaction marker or compaction does.
+    pub(super) fn skip(&self, life: u64, partition: i32, count: i64) {
+        self.inner
+            .lock()
+            .unwrap()
+            .by_name
+            .entry((life, partition))
+            .or_default()
+            .end += count;
+    }
+
+    /// Deletes what is below this offset.
+    pub(super) fn retain_from(&self, life: u64, partition: i32, start: i64) {
+        let mut inner = self.inner.lock().unwrap();
+        let kept = inner.by_name.entry((life, partition)).or_default();
+        kept.start = start;
+        kept.records.retain(|(offset, ..)| *offset >= start);
+    }
+
+    pub(super) fn end(&self, life: u64, partition: i32) -> i64 {
+        self.inner
+            .lock()
+            .unwrap()
+            .by_name
+            .get(&(life, partition))
+            .map_or(0, |kept| kept.end)
+    }
+
+    /// How many pages were read.
+    pub(super) fn pages(&self) -> usize {
+        self.inner.lock().unwrap().pages
+    }
+
+    pub(super) fn page_events(&self, count: usize) {
+        self.inner.lock().unwrap().page_events = count;
+    }
+
+    /// Makes a partition's older events wait until they are let go.
+    pub(super) fn hold(&self, partition: i32) {
+        self.inner.lock().unwrap().held.insert(partition, Arc::default());
+    }
+
+    pub(super) fn let_go(&self, partition: i32) {
+        if let Some(held) = self.inner.lock().unwrap().held.remove(&partition) {
+            held.notify_waiters();
+        }
+    }
+
+    pub(super) fn events(
+        &self,
+        partition: &Partition,
+        from: i64,
+        until: i64,
+        count: usize,
+    ) -> (Vec<Event>, i64) {
+        let inner = self.inner.lock().unwrap();
+        let Some(kept) = inner.by_name.get(&(partition.incarnation.0, partition.partition)) else {
+            return (Vec::new(), from);
+        };
+        let until = until.min(kept.end);
+        let wanted: Vec<_> = kept
+            .records
+            .iter()
+            .filter(|(offset, ..)| *offset >= from && *offset < until)
+            .collect();
+        let next = if wanted.len() > count {
+            wanted[count - 1].0 + 1
+        } else {
+            until
+        };
+        let decode = |(offset, tenant, value): &&(i64, String, Value)| {
+            let record = Record {
+                topic: Arc::clone(&partition.topic),
+                incarnation: partition.incarnation,
+                slot: partition.slot,
+                partition: partition.partition,
+                offset: *offset,
+                timestamp_ms: NOW_MS,
+                key: None,
+                value: Some(Bytes::from(value.to_string())),
+                headers: vec![(Box::from("tenant"), Some(Bytes::from(tenant.clone())))],
+            };
+            self.decoder
+                .decode(record)
+                .expect("the test's records are valid")
+                .expect("none is skipped")
+        };
+        (wanted.iter().take(count).map(decode).collect(), next)
+    }
+}
+
+impl Older for Log {
+    fn page(
+        &self,
+        partition: &Partition,
+        from: i64,
+        until: i64,
+    ) -> BoxFuture<'static, Result<Page, OlderError>> {
+        let (log, partition) = (self.clone(), partition.clone());
+        async move {
+            let held = log.inner.lock().unwrap().held.get(&partition.partition).cloned();
+            if let Some(held) = held {
+                held.notified().await;
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            let (log_start, count) = {
+                let mut inner = log.inner.lock().unwrap();
+                if inner.unreachable {
+                    return Err(OlderError::Unavailable("the test says so".to_owned()));
+                }
+                inner.pages += 1;
+                let key = (partition.incarnation.0, partition.partition);
+                (
+                    inner.by_name.get(&key).map_or(0, |kept| kept.start),
+                    inner.page_events,
+                )
+            };
+            let begin = from.max(log_start);
+            let (events, next) = log.events(&partition, begin, until, count);
+            let events = events.into_iter().map(Arc::new).collect();
+            Ok(Page {
+                events,
+                next: next.max(begin),
+                log_start,
+                scanned_bytes: 100,
+            })
+        }
+        .boxed()
+    }
+
+    fn bounds(&self, partition: &Partition) -> BoxFuture<'static, Result<Bounds, OlderError>> {
+        let (log, partition) = (self.clone(), partition.clone());
+        async move {
+            let inner = log.inner.lock().unwrap();
+            let kept = inner
+                .by_name
+                .get(&(partition.incarnation.0, partition.partition))
+                .cloned()
+                .unwrap_or_default();
+            Ok(Bounds {
+                start: kept.start,
+                end: kept.end,
+            })
+        }
+        .boxed()
+    }
+
+    fn at_time(&self, _partition: &Partition, _time_ms: i64) -> BoxFuture<'static, Result<i64, OlderError>> {
+        async { Ok(0) }.boxed()
+    }
+}
+
+/// One node over a log.
+pub(super) struct Node {
+    pub(super) log: Log,
+    input: mpsc::Sender<Input>,
+    worker: mpsc::Sender<Wake>,
+    slots: BTreeMap<(u64, i32), Slot>,
+    /// The next offset that this node has not been fed.
+    fed: BTreeMap<(u64, i32), i64>,
+    next_slot: u32,
+    clock: Clock,
+    pub(super) issuer: DevelopmentIssuer,
+    sealer: Sealer,
+    quotas: Quotas,
+}
+
+impl Node {
+    /// Starts a node that knows these partitions, each from its end.
+    pub(super) async fn start(
+        log: &Log,
+        config: HubConfig,
+        issuer: &DevelopmentIssuer,
+        partitions: &[i32],
+    ) -> Self {
+        let sources = vec![(PathBuf::from("streams.toml"), STREAMS.to_owned())];
+        let contract = Arc::new(Contract::from_sources(sources).expect("the test's contract is valid"));
+        let clock = Clock::Tokio {
+            base_ms: NOW_MS,
+            start: Instant::now(),
+        };
+        let sealer = Sealer::new(&[SecretString::from(
+            "a cursor key of a test, 32 characters or more",
+        )])
+        .expect("the key is long enough");
+        let authenticator =
+            Authenticator::new(vec![issuer.trusted(&["patient"])]).expect("the issuer is valid");
+        let services = Services {
+            older: Arc::new(log.clone()),
+            sealer: sealer.clone(),
+            authenticator,
+            clock,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let past = Arc::new(Past {
+            ring: std::sync::RwLock::new(Ring::new(config.ring_bytes_max)),
+            standing: Mutex::default(),
+        });
+        let (worker, inbox) = mpsc::channel(64);
+        let setup = Setup {
+            config: Arc::new(config),
+            contract,
+            services: Arc::new(services),
+            pasts: vec![Arc::clone(&past)],
+            metrics: Arc::clone(&metrics),
+        };
+        spawn_local(Worker::run(setup, inbox));
+        let (input, inputs) = mpsc::channel(64);
+        let sequencer = Sequencer::new(0, log.stream.name.clone(), past, metrics);
+        spawn_local(sequencer.run(inputs, vec![worker.clone()]));
+        let quotas = Quotas::new(Limits::default());
+        let mut node = Self {
+            log: log.clone(),
+            input,
+            worker,
+            slots: BTreeMap::new(),
+            fed: BTreeMap::new(),
+            next_slot: 0,
+            clock,
+            issuer: issuer.clone(),
+            sealer,
+            quotas,
+        };
+        for partition in partitions {
+            let end = log.end(1, *partition);
+            node.announce(1, *partition, Position::At(end)).await;
+        }
+        node.send(Input::Complete).await;
+        node.settle().await;
+        node
+    }
+
+    pub(super) async fn send(&self, input: Input) {
+        assert!(self.input.send(input).await.is_ok(), "the sequencer is gone");
+    }
+
+    /// Waits until everything that was sent has been applied: paused time only moves when nobody has anything to do.
+    pub(super) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    fn partition(&self, life: u64, partition: i32) -> Partition {
+        Partition {
+            stream: StreamName::parse("observations").unwrap(),
+            slot: self.slots[&(life, partition)],
+            topic: Arc::from("vitals"),
+            incarnation: Incarnation(life),
+            partition,
+        }
+    }
+
+    pub(super) async fn announce(&mut self, life: u64, partition: i32, start: Position) {
+        self.slots.insert((life, partition), Slot(self.next_slot));
+        self.next_slot += 1;
+        if let Position::At(offset) = start {
+            self.fed.insert((life, partition), offset);
+        }
+        let partition = self.partition(life, partition);
+        self.send(Input::Partition {
+            partition,
+            tenant: None,
+            start,
+        })
+        .await;
+    }
+
+    pub(super) async fn remove(&mut self, life: u64) {
+        let slots: Vec<Slot> = self
+            .slots
+            .iter()
+            .filter(|((of, _), _)| *of == life)
+            .map(|(_, slot)| *slot)
+            .collect();
+        self.slots.retain(|(of, _), _| *of != life);
+        self.send(Input::Removed { slots }).await;
+    }
+
+    /// Feeds the node everything that the log has beyond what it was fed, up to `count` events.
+    pub(super) async fn feed(&mut self, life: u64, partition: i32, count: usize) {
+        let from = self.fed[&(life, partition)];
+        let at = self.partition(life, partition);
+        let (events, next) = self.log.events(&at, from, i64::MAX, count);
+        self.fed.insert((life, partition), next);
+        self.send(Input::Records {
+            slot: at.slot,
+            events,
+            next,
+        })
+        .await;
+        self.settle().await;
+    }
+
+    /// Feeds everything, for a test that waits for an answer meanwhile: the node's own account is not advanced.
+    pub(super) async fn feed_all(&self, life: u64, partition: i32) {
+        let at = self.partition(life, partition);
+        let (events, next) = self
+            .log
+            .events(&at, self.fed[&(life, partition)], i64::MAX, usize::MAX);
+        self.send(Input::Records {
+            slot: at.slot,
+            events,
+            next,
+        })
+        .await;
+    }
+
+    /// An unresolved start is known.
+    pub(super) async fn resolve(&mut self, life: u64, partition: i32, start: i64) {
+        self.fed.insert((life, partition), start);
+        self.send(Input::Resolved {
+            slot: self.slots[&(life, partition)],
+            start,
+        })
+        .await;
+    }
+
+    /// Appends and feeds one event.
+    pub(super) async fn publish(&mut self, partition: i32, tenant: &str, value: Value) {
+        self.log.append(1, partition, tenant, value);
+        self.feed(1, partition, usize::MAX).await;
+    }
+
+    pub(super) fn principal(&self, tenant: &str, scopes: &str, patient: Option<&str>) -> Arc<Principal> {
+        Arc::new(Principal {
+            issuer: Arc::from(auth::dev::ISSUER),
+            subject: Arc::from("reader"),
+            tenant: TenantId::parse(tenant).unwrap(),
+            scopes: scopes.split(' ').map(str::to_owned).collect(),
+            claims: patient
+                .map(|patient| ("patient".to_owned(), Arc::from(patient)))
+                .into_iter()
+                .collect(),
+            token_id: None,
+            expires_at_ms: self.clock.now_ms() + 3_600_000,
+        })
+    }
+
+    pub(super) fn token(
+        &self,
+        tenant: &str,
+        subject: &str,
+        scopes: &str,
+        patient: Option<&str>,
+        ttl: Duration,
+    ) -> String {
+        let claims = patient
+            .map(|patient| ("patient".to_owned(), patient.to_owned()))
+            .into_iter()
+            .collect();
+        let tenant = TenantId::parse(tenant).unwrap();
+        self.issuer
+            .mint(&tenant, subject, scopes, &claims, ttl, self.clock.now_ms())
+    }
+
+    /// Connects a WebSocket whose pipe holds so many bytes.
+    pub(super) async fn connect(&self, principal: Option<Arc<Principal>>, pipe_bytes: usize) -> Reader {
+        let (ours, theirs) = tokio::io::duplex(pipe_bytes);
+        let permit = match &principal {
+            Some(principal) => self.quotas.admit(principal).unwrap(),
+            None => self.quotas.admit_unknown().unwrap(),
+        };
+        let transport = Transport::Other {
+            io: Box::new(theirs),
+            read_ahead: Bytes::new(),
+        };
+        let socket = WebSocket {
+            transport,
+            principal,
+            restriction: None,
+            permit,
+        };
+        assert!(self.worker.send(Wake::WebSocket(Box::new(socket))).await.is_ok());
+        Reader {
+            pipe: ours,
+            buffer: Vec::new(),
+            close: None,
+        }
+    }
+
+    /// Connects, subscribes to everything of a tenant, and reads up to `subscribed`.
+    pub(super) async fn subscribe(&self, tenant: &str, after: Option<&str>) -> Reader {
+        let mut reader = self
+            .connect(Some(self.principal(tenant, "user/Observation.rs", None)), 1 << 20)
+            .await;
+        reader.subscribe(after).await;
+        let subscribed = reader.until("subscribed").await;
+        assert!(subscribed["cursor"].is_string());
+        reader
+    }
+
+    pub(super) async fn pull(
+        &self,
+        tenant: &str,
+        after: After,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<PullPage, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let reading = Reading {
+            stream: Arc::clone(&self.log.stream),
+            principal: self.principal(tenant, "user/Observation.rs", None),
+            filter: Predicate::default(),
+            after,
+        };
+        assert!(
+            self.worker
+                .send(Wake::Pull(Box::new(Pull { reading, limit, wait }), reply))
+                .await
+                .is_ok()
+        );
+        answer.await.expect("the worker answers")
+    }
+
+    pub(super) async fn sse(&self, tenant: &str, after: After) -> mpsc::Receiver<Bytes> {
+        let (reply, answer) = oneshot::channel();
+        let principal = self.principal(tenant, "user/Observation.rs", None);
+        let permit = self.quotas.admit(&principal).unwrap();
+        let reading = Reading {
+            stream: Arc::clone(&self.log.stream),
+            principal,
+            filter: Predicate::default(),
+            after,
+        };
+        let sse = Sse {
+            reading,
+            retry_ms: Some(1000),
+            permit,
+        };
+        assert!(self.worker.send(Wake::Sse(Box::new(sse), reply)).await.is_ok());
+        answer
+            .await
+            .expect("the worker answers")
+            .expect("the stream opens")
+    }
+
+    /// How many sessions are open.
+    pub(super) async fn sessions(&self) -> usize {
+        let (reply, answer) = oneshot::channel();
+        assert!(self.worker.send(Wake::Inspect(reply)).await.is_ok());
+        answer.await.expect("the worker answers").len()
+    }
+
+    pub(super) fn after(&self, tenant: &str, cursor: &str) -> After {
+        After::parse(
+            cursor,
+            &self.log.stream.name,
+            &TenantId::parse(tenant).unwrap(),
+            &self.sealer,
+        )
+        .unwrap()
+    }
+
+    pub(super) async fn drain(&self) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
+        assert!(
+            self.worker
+                .send(Wake::Drain(Duration::from_secs(1), done))
+                .await
+                .is_ok()
+        );
+        is_done
+    }
+}
+
+/// A client.
+pub(super) struct Reader {
+    pipe: DuplexStream,
+    buffer: Vec<u8>,
+    /// The close code, once it came.
+    pub(super) close: Option<u16>,
+}
+
+impl Reader {
+    pub(super) async fn say(&mut self, message: Value) {
+        let text = message.to_string();
+        let mut frame = Vec::new();
+        crate::protocol::ws::text_frame(&text, &mut frame);
+        let head = frame.len() - text.len();
+        frame[1] |= 0x80;
+        // A mask of zeros leaves the payload as it is.
+        frame.splice(head..head, [0, 0, 0, 0]);
+        self.pipe
+            .write_all(&frame)
+            .await
+            .expect("the session takes messages");
+    }
+
+    pub(super) async fn subscribe(&mut self, after: Option<&str>) {
+        let mut message = json!({"type": "subscribe", "id": "1", "stream": "observations"});
+        if let Some(after) = after {
+            message["after"] = json!(after);
+        }
+        self.say(message).await;
+    }
+
+    /// The next text message; none when the connection is over.
+    pub(super) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((opcode, payload)) = self.frame() {
+                match opcode {
+                    1 => return Some(serde_json::from_slice(&payload).expect("the server sends JSON")),
+                    8 => {
+                        self.close = Some(u16::from_be_bytes([payload[0], payload[1]]));
+                        return None;
+                    }
+                    9 => {
+                        // Answer the ping, or the session is closed for silence.
+                        let _gone = self.pipe.write_all(&[0x8A, 0x80, 0, 0, 0, 0]).await;
+                        continue;
+                    }
+                    _ => continue,
+                }
+            }
+            let mut chunk = vec![0; 4096];
+            let count = self.pipe.read(&mut chunk).await.expect("the pipe is whole");
+            if count == 0 {
+                return None;
+            }
+            self.buffer.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let opcode = self.buffer.first()? & 0x0f;
+        let (head, length) = match *self.buffer.get(1)? {
+            126 => (
+                4,
+                usize::from(u16::from_be_bytes([*self.buffer.get(2)?, *self.buffer.get(3)?])),
+            ),
+            127 => {
+                let bytes: [u8; 8] = self.buffer.get(2..10)?.try_into().unwrap();
+                (10, usize::try_from(u64::from_be_bytes(bytes)).unwrap())
+            }
+            short => (2, usize::from(short)),
+        };
+        if self.buffer.len() < head + length {
+            return None;
+        }
+        let payload = self.buffer[head..head + length].to_vec();
+        self.buffer.drain(..head + length);
+        Some((opcode, payload))
+    }
+
+    /// Reads until a message of this type.
+    pub(super) async fn until(&mut self, kind: &str) -> Value {
+        let wanted = async {
+            loop {
+                let message = self
+                    .next()
+                    .await
+                    .unwrap_or_else(|| panic!("the session ended before {kind}"));
+                if message["type"] == kind {
+                    return message;
+                }
+            }
+        };
+        timeout(Duration::from_secs(120), wanted)
+            .await
+            .unwrap_or_else(|_| panic!("no {kind} came"))
+    }
+
+    /// The next event: its number, and its cursor.
+    pub(super) async fn event(&mut self) -> (i64, String) {
+        let message = self.until("event").await;
+        let number = message["event"]["data"]["n"]
+            .as_i64()
+            .expect("the test's events are numbered");
+        (number, message["cursor"].as_str().unwrap().to_owned())
+    }
+
+    /// So many events.
+    pub(super) async fn events(&mut self, count: usize) -> (Vec<i64>, String) {
+        let mut numbers = Vec::new();
+        let mut last = String::new();
+        for _ in 0..count {
+            let (number, cursor) = self.event().await;
+            numbers.push(number);
+            last = cursor;
+        }
+        (numbers, last)
+    }
+
+    /// Nothing but heartbeats comes for a while.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        let something = async {
+            loop {
+                match self.next().await {
+                    Some(message) if message["type"] == "cursor" || message["type"] == "pong" => {}
+                    other => return other,
+                }
+            }
+        };
+        timeout(Duration::from_millis(500), something).await.is_err()
+    }
+
+    /// Answers pings for a while, as a client does that has nothing to say.
+    pub(super) async fn idle(&mut self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while let Ok(message) = tokio::time::timeout_at(end, self.next()).await {
+            assert!(message.is_some(), "the session ended");
+        }
+    }
+
+    /// Reads to the end; tells the types of the messages.
+    pub(super) async fn to_the_end(&mut self) -> Vec<Value> {
+        let mut all = Vec::new();
+        while let Some(message) = self.next().await {
+            all.push(message);
+        }
+        all
+    }
+
+    /// Breaks the connection off.
+    pub(super) fn cut(self) {}
+}
+
+/// Runs a test's body where local tasks may be spawned.
+pub(super) async fn local<T>(body: impl Future<Output = T>) -> T {
+    tokio::task::LocalSet::new().run_until(body).await
+}
+
+pub(super) fn numbered(n: i64) -> Value {
+    json!({"n": n, "patient": "Patient/1", "status": "final", "note": "secret"})
+}
