@@ -282,6 +282,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn https_begins_with_a_tls_handshake_and_ends_with_it_where_there_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let client = Client::new(LOOPBACK).expect("a client");
+        let server = async {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut hello = [0; 3];
+            socket.read_exact(&mut hello).await.expect("a record");
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .expect("a write");
+            hello
+        };
+        let address = url(&format!("https://127.0.0.1:{port}/"));
+        let (answer, hello) = tokio::join!(client.get(&address, BOUNDS), server);
+        assert!(matches!(answer, Err(EgressError::Exchange(_))), "{answer:?}");
+        assert_eq!(hello, [22, 3, 1], "a handshake record (RFC 8446, section 5.1)");
+    }
+
+    #[tokio::test]
     async fn redirects_are_answers_and_not_followed() {
         let response = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
         let (url, _server) = answer(response.to_vec()).await;
