@@ -39,10 +39,10 @@ prove: ## the same tests at full volumes (SEED=... repeats a run)
 	cargo build --locked --workspace --all-targets --profile $(PROFILE)
 	TIDEWIRE_PROVE=1 $(if $(SEED),TIDEWIRE_SEED=$(SEED)) cargo test --locked --workspace --profile $(PROFILE) $(ARGS)
 
-bench: ## the load generator against a release build (ARGS='--help' lists what it can do)
+bench: ## the table of tests/BENCHMARKS.md, from a release build (ARGS='run --help' drives a gateway of your own)
 	@.ci/prerequisites test
 	cargo build --locked --release -p tidewire-gateway -p tidewire-tests --bin tidewire --bin load
-	@cargo run --locked --release --quiet -p tidewire-tests --bin load -- $(ARGS)
+	@cargo run --locked --release --quiet -p tidewire-tests --bin load -- $(or $(ARGS),suite)
 
 # `--sanitizer none` because the crates under test hold no unsafe code, and it is several times faster.
 fuzz: ## every fuzz target for SECONDS_EACH seconds (needs cargo-fuzz)
