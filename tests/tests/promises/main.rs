@@ -2,13 +2,17 @@
 //!
 //! One binary, so that all promises share one Kafka. Volumes and seeds: see `tidewire_tests::volume`.
 
+mod configuration;
 mod cursors;
 mod delivery;
+mod demo;
 mod harness;
+mod ingest;
 mod input;
 mod isolation;
 mod outage;
 mod resume;
 mod slow;
 mod support;
+mod surfaces;
 mod tokens;
