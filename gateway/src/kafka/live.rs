@@ -1,0 +1,494 @@
+//! The live path: one consumer, one thread, every partition. Records are decoded here and handed to their streams.
+//!
+//! Invariant: the thread never waits for anything but the consumer's queue. It knows no topology: it is told which
+//! partitions to read and from where, and tells what goes wrong with one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use schemas::cursor::Position;
+use schemas::decode::{Decoder, Record};
+use schemas::event::Event;
+use schemas::ids::{Incarnation, Slot, TenantId};
+use subscriptions::history::Partition;
+use subscriptions::sequencer::{Input, InputSender};
+
+use super::client::Context;
+use super::dead_letter::DeadLetters;
+use super::metrics::{ByReason, ByStream, SourceMetrics};
+use super::outbox::Outbox;
+use super::raw::{Polled, Queue, RawRecord, Waker};
+use super::source::now_ms;
+
+/// Items taken from librdkafka before they are handed on: small enough that a burst is passed on while it arrives.
+const BATCH_MAX: usize = 512;
+/// How long the thread sleeps when nothing happens. Commands and records wake it.
+const IDLE: Duration = Duration::from_millis(500);
+/// How long it sleeps while a sequencer is behind (its channel cannot wake us).
+const HELD_BACK: Duration = Duration::from_millis(2);
+
+/// One stream's interest in a partition.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// The stream's place in the contract.
+    pub(super) stream: usize,
+    pub(super) slot: Slot,
+    pub(super) tenant: Option<TenantId>,
+}
+
+/// A partition of one incarnation of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) topic: Arc<str>,
+    pub(super) incarnation: Incarnation,
+    pub(super) partition: i32,
+}
+
+/// What the live thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A partition exists; read it from `start` if that is an offset.
+    Add { place: Place, routes: Vec<Route>, start: Position, standing: Arc<Standing> },
+    /// Where an unresolved partition begins is known.
+    Resolved { place: Place, start: i64 },
+    /// What came next is gone; go on there.
+    Lost { place: Place, next: i64 },
+    /// The same log again at an offset that it should still have.
+    Retry { place: Place },
+    /// An incarnation is gone, or one partition of it cannot go on as what it was.
+    Remove { topic: Arc<str>, incarnation: Incarnation, partition: Option<i32> },
+    /// All partitions of a stream have been announced.
+    Complete { stream: usize },
+    /// Whether Kafka answers.
+    Fresh(bool),
+}
+
+/// What goes wrong with one partition.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The next offset is not in the log.
+    OutOfRange(Place),
+    /// The topic may be gone.
+    Topic,
+}
+
+/// Where a partition stands, for status and look-ups. Written by the live thread.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) place: Place,
+    pub(super) position: AtomicI64,
+    pub(super) resolved: AtomicBool,
+}
+
+/// The time of the last sign of life from Kafka, in milliseconds since the Unix epoch.
+#[derive(Debug, Default)]
+pub(super) struct Alive(AtomicI64);
+
+impl Alive {
+    pub(super) fn now(&self) {
+        self.0.store(now_ms(), Ordering::Relaxed);
+    }
+
+    pub(super) fn at_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Stream {
+    decoder: Decoder,
+    outbox: Outbox,
+    label: ByStream,
+    records: Counter,
+    bytes: Counter,
+    held_back: bool,
+}
+
+struct Reading {
+    place: Place,
+    routes: Vec<Route>,
+    pending: Vec<Vec<Event>>,
+    /// The next offset; `None` until it is resolved.
+    next: Option<i64>,
+    /// What the streams were told.
+    told: i64,
+    touched: bool,
+    paused: bool,
+    standing: Arc<Standing>,
+}
+
+/// The thread's state.
+pub(super) struct Live {
+    consumer: Arc<BaseConsumer<Context>>,
+    queue: Queue,
+    streams: Vec<Stream>,
+    readings: HashMap<Arc<str>, Vec<Option<Reading>>>,
+    touched: Vec<(Arc<str>, i32)>,
+    commands: Receiver<Command>,
+    troubles: SyncSender<Trouble>,
+    dead_letters: DeadLetters,
+    alive: Arc<Alive>,
+    metrics: SourceMetrics,
+}
+
+/// What the live thread works with.
+pub(super) struct Parts {
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) streams: Vec<(Decoder, InputSender)>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) troubles: SyncSender<Trouble>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) alive: Arc<Alive>,
+    pub(super) metrics: SourceMetrics,
+}
+
+impl Live {
+    /// `None` if the consumer has no queue.
+    pub(super) fn new(parts: Parts) -> Option<Self> {
+        let queue = Queue::of(&parts.consumer)?;
+        let streams = parts.streams.into_iter().map(|(decoder, sender)| {
+            let label = ByStream { stream: decoder.stream().name.to_string() };
+            Stream {
+                records: parts.metrics.records.get_or_create_owned(&label),
+                bytes: parts.metrics.bytes.get_or_create_owned(&label),
+                label,
+                decoder,
+                outbox: Outbox::new(sender),
+                held_back: false,
+            }
+        });
+        Some(Self {
+            queue,
+            streams: streams.collect(),
+            consumer: parts.consumer,
+            readings: HashMap::new(),
+            touched: Vec::new(),
+            commands: parts.commands,
+            troubles: parts.troubles,
+            dead_letters: parts.dead_letters,
+            alive: parts.alive,
+            metrics: parts.metrics,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.queue.waker()
+    }
+
+    /// Runs until the commands' other side is dropped.
+    pub(super) fn run(mut self) {
+        let mut polled = Vec::with_capacity(BATCH_MAX);
+        loop {
+            loop {
+                match self.commands.try_recv() {
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            let waiting = self.streams.iter().any(|stream| !stream.outbox.is_empty());
+            self.queue.poll(if waiting { HELD_BACK } else { IDLE }, BATCH_MAX, &mut polled);
+            for item in polled.drain(..) {
+                self.take(item);
+            }
+            self.hand_over();
+            self.hold_back();
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add { place, routes, start, standing } => self.add(place, routes, start, standing),
+            Command::Resolved { place, start } => {
+                let Some(reading) = self.reading(&place) else { return };
+                reading.next = Some(start);
+                reading.told = start;
+                reading.standing.position.store(start, Ordering::Relaxed);
+                reading.standing.resolved.store(true, Ordering::Relaxed);
+                for route in reading.routes.clone() {
+                    self.tell(route.stream, Input::Resolved { slot: route.slot, start });
+                }
+                self.assign(&place, start);
+            }
+            Command::Lost { place, next } => {
+                let Some(reading) = self.reading(&place) else { return };
+                reading.next = Some(next);
+                reading.told = next;
+                reading.standing.position.store(next, Ordering::Relaxed);
+                for route in reading.routes.clone() {
+                    if let Some(stream) = self.streams.get(route.stream) {
+                        self.metrics.lost.get_or_create(&stream.label).inc();
+                    }
+                    self.tell(route.stream, Input::Lost { slot: route.slot, next });
+                }
+                self.unassign(&place);
+                self.assign(&place, next);
+            }
+            Command::Retry { place } => {
+                if let Some(next) = self.reading(&place).and_then(|reading| reading.next) {
+                    self.unassign(&place);
+                    self.assign(&place, next);
+                }
+            }
+            Command::Remove { topic, incarnation, partition } => self.remove(&topic, incarnation, partition),
+            Command::Complete { stream } => self.tell(stream, Input::Complete),
+            Command::Fresh(fresh) => {
+                for stream in &mut self.streams {
+                    stream.outbox.push(Input::Fresh(fresh));
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, place: Place, routes: Vec<Route>, start: Position, standing: Arc<Standing>) {
+        for route in &routes {
+            let Some(stream) = self.streams.get_mut(route.stream) else { continue };
+            let partition = Partition {
+                stream: stream.decoder.stream().name.clone(),
+                slot: route.slot,
+                topic: Arc::clone(&place.topic),
+                incarnation: place.incarnation,
+                partition: place.partition,
+            };
+            stream.outbox.push(Input::Partition { partition, tenant: route.tenant.clone(), start });
+        }
+        let next = match start {
+            Position::At(offset) => Some(offset),
+            Position::Since(_) | Position::Start => None,
+        };
+        let Ok(index) = usize::try_from(place.partition) else { return };
+        let partitions = self.readings.entry(Arc::clone(&place.topic)).or_default();
+        if partitions.len() <= index {
+            partitions.resize_with(index + 1, || None);
+        }
+        partitions[index] = Some(Reading {
+            pending: routes.iter().map(|_| Vec::new()).collect(),
+            place: place.clone(),
+            routes,
+            next,
+            told: next.unwrap_or(0),
+            touched: false,
+            paused: false,
+            standing,
+        });
+        if let Some(next) = next {
+            self.assign(&place, next);
+        }
+    }
+
+    fn remove(&mut self, topic: &Arc<str>, incarnation: Incarnation, partition: Option<i32>) {
+        let Some(partitions) = self.readings.get_mut(topic) else { return };
+        let mut gone: Vec<(Place, Vec<Route>)> = Vec::new();
+        for entry in partitions.iter_mut() {
+            let dead = |place: &Place| {
+                place.incarnation == incarnation && partition.is_none_or(|partition| place.partition == partition)
+            };
+            if entry.as_ref().is_some_and(|reading| dead(&reading.place))
+                && let Some(reading) = entry.take()
+            {
+                gone.push((reading.place, reading.routes));
+            }
+        }
+        if partitions.iter().all(Option::is_none) {
+            self.readings.remove(topic);
+        }
+        let mut slots: HashMap<usize, Vec<Slot>> = HashMap::new();
+        for (place, routes) in gone {
+            self.unassign(&place);
+            for route in routes {
+                slots.entry(route.stream).or_default().push(route.slot);
+            }
+        }
+        for (stream, slots) in slots {
+            self.tell(stream, Input::Removed { slots });
+        }
+    }
+
+    fn take(&mut self, item: Polled) {
+        match item {
+            Polled::Record(record) => {
+                self.alive.now();
+                self.record(&record);
+            }
+            Polled::End { topic, partition, offset } => {
+                self.alive.now();
+                if let Some(reading) = find(&mut self.readings, &topic, partition)
+                    && let Some(next) = reading.next
+                    && offset > next
+                {
+                    reading.next = Some(offset);
+                    touch(reading, &mut self.touched);
+                }
+            }
+            Polled::Partition { topic, partition, offset, code } => self.trouble(&topic, partition, offset, code),
+            Polled::Client(code) => tracing::debug!(%code, "the live consumer reports"),
+        }
+    }
+
+    fn record(&mut self, record: &RawRecord) {
+        let Some(reading) = find(&mut self.readings, &record.topic, record.partition) else { return };
+        // After a pause or a second assignment an offset may come again.
+        if reading.next.is_none_or(|next| record.offset < next) {
+            return;
+        }
+        reading.next = Some(record.offset + 1);
+        for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
+            let Some(stream) = self.streams.get(route.stream) else { continue };
+            stream.records.inc();
+            stream.bytes.inc_by(record.bytes as u64);
+            match stream.decoder.decode(to_decode(record, reading.place.incarnation, route.slot)) {
+                Ok(Some(event)) => pending.push(event),
+                Ok(None) => {}
+                Err(rejected) => {
+                    let label = ByReason { stream: stream.label.stream.clone(), reason: rejected.reason };
+                    self.metrics.rejected.get_or_create(&label).inc();
+                    self.dead_letters.offer(&stream.decoder.stream().name, record.clone(), rejected);
+                }
+            }
+        }
+        touch(reading, &mut self.touched);
+    }
+
+    fn trouble(&mut self, topic: &Arc<str>, partition: i32, offset: i64, code: RDKafkaErrorCode) {
+        let Some(reading) = find(&mut self.readings, topic, partition) else { return };
+        let trouble = match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                Trouble::OutOfRange(reading.place.clone())
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicId
+            | RDKafkaErrorCode::UnknownPartition => Trouble::Topic,
+            code => {
+                tracing::warn!(topic = &**topic, partition, offset, %code, "a partition cannot be read now");
+                return;
+            }
+        };
+        // If the queue is full, the next look at the topology comes anyway.
+        drop(self.troubles.try_send(trouble));
+    }
+
+    /// Hands what was gathered to the streams.
+    fn hand_over(&mut self) {
+        for (topic, partition) in std::mem::take(&mut self.touched) {
+            let Some(reading) = find(&mut self.readings, &topic, partition) else { continue };
+            reading.touched = false;
+            let Some(next) = reading.next else { continue };
+            if next == reading.told {
+                continue;
+            }
+            reading.told = next;
+            reading.standing.position.store(next, Ordering::Relaxed);
+            for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
+                let events = std::mem::take(pending);
+                if let Some(stream) = self.streams.get_mut(route.stream) {
+                    stream.outbox.push(Input::Records { slot: route.slot, events, next });
+                }
+            }
+        }
+        for stream in &mut self.streams {
+            stream.outbox.flush();
+        }
+    }
+
+    /// Pauses the partitions of streams that are behind, and resumes those whose streams have caught up.
+    fn hold_back(&mut self) {
+        let mut changed = false;
+        for stream in &mut self.streams {
+            let held_back = if stream.held_back { !stream.outbox.is_empty() } else { stream.outbox.is_over() };
+            if held_back && !stream.held_back {
+                self.metrics.held_back.get_or_create(&stream.label).inc();
+            }
+            changed |= held_back != stream.held_back;
+            stream.held_back = held_back;
+        }
+        if !changed {
+            return;
+        }
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for reading in self.readings.values_mut().flatten().flatten().filter(|reading| reading.next.is_some()) {
+            let wanted =
+                reading.routes.iter().any(|route| self.streams.get(route.stream).is_some_and(|stream| stream.held_back));
+            if wanted != reading.paused {
+                reading.paused = wanted;
+                let list = if wanted { &mut pause } else { &mut resume };
+                list.add_partition(&reading.place.topic, reading.place.partition);
+            }
+        }
+        report("pause", self.consumer.pause(&pause));
+        report("resume", self.consumer.resume(&resume));
+    }
+
+    fn assign(&mut self, place: &Place, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(&place.topic, place.partition, Offset::Offset(offset));
+        report("assign", added.and_then(|()| self.consumer.incremental_assign(&list)));
+        if self.reading(place).is_some_and(|reading| reading.paused) {
+            report("pause", self.consumer.pause(&list));
+        }
+    }
+
+    fn unassign(&self, place: &Place) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&place.topic, place.partition);
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            // A partition that never was resolved is not assigned.
+            tracing::debug!(topic = &*place.topic, partition = place.partition, %error, "was not assigned");
+        }
+    }
+
+    fn reading(&mut self, place: &Place) -> Option<&mut Reading> {
+        find(&mut self.readings, &place.topic, place.partition)
+            .filter(|reading| reading.place.incarnation == place.incarnation)
+    }
+
+    fn tell(&mut self, stream: usize, input: Input) {
+        // Order: what was gathered before is told before.
+        self.hand_over();
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.outbox.push(input);
+        }
+    }
+}
+
+fn find<'a>(
+    readings: &'a mut HashMap<Arc<str>, Vec<Option<Reading>>>,
+    topic: &str,
+    partition: i32,
+) -> Option<&'a mut Reading> {
+    readings.get_mut(topic)?.get_mut(usize::try_from(partition).ok()?)?.as_mut()
+}
+
+fn touch(reading: &mut Reading, touched: &mut Vec<(Arc<str>, i32)>) {
+    if !reading.touched {
+        reading.touched = true;
+        touched.push((Arc::clone(&reading.place.topic), reading.place.partition));
+    }
+}
+
+/// The record as a decoder takes it; payloads are shared.
+pub(super) fn to_decode(record: &RawRecord, incarnation: Incarnation, slot: Slot) -> Record {
+    Record {
+        topic: Arc::clone(&record.topic),
+        incarnation,
+        slot,
+        partition: record.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+    }
+}
+
+fn report(deed: &'static str, result: KafkaResult<()>) {
+    if let Err(error) = result {
+        tracing::error!(%error, deed, "librdkafka refused");
+    }
+}

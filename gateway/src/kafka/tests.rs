@@ -1,0 +1,495 @@
+//! The promises of both sides, on the embedded broker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schemas::contract::{Contract, Deletes, Format, Stream, TenantSource, TopicPattern};
+use schemas::cursor::Position;
+use schemas::ids::StreamName;
+use secrecy::SecretString;
+use subscriptions::history::Partition;
+use subscriptions::sequencer::Input;
+use tokio::sync::mpsc::Receiver;
+
+use super::embedded::Broker;
+use super::{KafkaSettings, Source};
+
+/// Far beyond what any of this takes; a test that waits for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn stream(name: &str, topic: &str) -> Arc<Stream> {
+    Arc::new(Stream {
+        name: StreamName::parse(name).expect("a name"),
+        revision: 1,
+        description: None,
+        topics: vec![TopicPattern::parse(topic).expect("a topic")],
+        format: Format::Json,
+        schema: None,
+        tenant: TenantSource::Header("tenant".to_owned()),
+        attributes: Vec::new(),
+        deletes: Deletes::None,
+        access: Vec::new(),
+        type_prefix: "tidewire".to_owned(),
+        source: format!("/streams/{name}"),
+        show_offsets: false,
+    })
+}
+
+pub(super) fn contract(streams: Vec<Arc<Stream>>) -> Arc<Contract> {
+    Arc::new(Contract { revision: 1, streams })
+}
+
+pub(super) fn settings(broker: &Broker) -> KafkaSettings {
+    let mut settings = KafkaSettings::new(broker.bootstrap_servers(), SecretString::from("event ids"));
+    settings.embedded = true;
+    settings.metadata_interval = Duration::from_millis(100);
+    settings
+}
+
+pub(super) struct Writer(BaseProducer);
+
+impl Writer {
+    pub(super) fn new(broker: &Broker) -> Self {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", broker.bootstrap_servers())
+            .set("linger.ms", "0")
+            .create()
+            .expect("a producer");
+        Self(producer)
+    }
+
+    pub(super) fn write(&self, topic: &str, partition: i32, value: &str) {
+        self.write_as(topic, partition, Some("north"), value);
+    }
+
+    fn write_as(&self, topic: &str, partition: i32, tenant: Option<&str>, value: &str) {
+        let headers = tenant.into_iter().fold(OwnedHeaders::new(), |headers, tenant| {
+            headers.insert(Header { key: "tenant", value: Some(tenant) })
+        });
+        let record = BaseRecord::to(topic).partition(partition).key("k").payload(value).headers(headers);
+        self.0.send(record).map_err(|(error, _)| error).expect("room in the producer's queue");
+    }
+
+    pub(super) fn flush(&self) {
+        self.0.flush(PATIENCE).expect("all is written");
+    }
+}
+
+struct Reader {
+    inputs: Receiver<Input>,
+    partitions: HashMap<u32, (Partition, Position)>,
+    /// Partition number and offset of each event.
+    events: Vec<(i32, i64)>,
+    complete: bool,
+    fresh: Option<bool>,
+    removed: Vec<u32>,
+    next: HashMap<u32, i64>,
+}
+
+impl Reader {
+    async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let all = async {
+            while !done(self) {
+                let input = self.inputs.recv().await.expect("the source runs");
+                self.take(input);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            panic!("never: {what}");
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Partition { partition, start, .. } => {
+                self.partitions.insert(partition.slot.0, (partition, start));
+            }
+            Input::Resolved { slot, start } => {
+                self.partitions.get_mut(&slot.0).expect("announced before it is resolved").1 = Position::At(start);
+            }
+            Input::Complete => self.complete = true,
+            Input::Records { slot, events, next } => {
+                let number = self.partitions.get(&slot.0).expect("announced before its records").0.partition;
+                for event in &events {
+                    assert_eq!(event.slot, slot);
+                    assert!(event.offset < next);
+                    self.events.push((number, event.offset));
+                }
+                assert!(self.next.insert(slot.0, next).is_none_or(|before| before < next));
+            }
+            Input::Lost { .. } => panic!("nothing is lost here"),
+            Input::Removed { slots } => self.removed.extend(slots.iter().map(|slot| slot.0)),
+            Input::Fresh(fresh) => self.fresh = Some(fresh),
+        }
+    }
+}
+
+fn start(settings: &KafkaSettings, streams: Vec<Arc<Stream>>) -> (Source, Vec<Reader>) {
+    let mut readers = Vec::new();
+    let mut inputs = HashMap::new();
+    for stream in &streams {
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        inputs.insert(stream.name.clone(), sender);
+        readers.push(Reader {
+            inputs: receiver,
+            partitions: HashMap::new(),
+            events: Vec::new(),
+            complete: false,
+            fresh: None,
+            removed: Vec::new(),
+            next: HashMap::new(),
+        });
+    }
+    let source = Source::start(settings, &contract(streams), |name| inputs.get(name).cloned(), &mut Registry::default())
+        .expect("the source starts");
+    (source, readers)
+}
+
+#[tokio::test]
+async fn what_exists_is_read_from_its_end_and_what_comes_is_delivered_in_order() {
+    let broker = Broker::start(["a"], 2).expect("a broker");
+    let writer = Writer::new(&broker);
+    for number in 0..10 {
+        writer.write("a", 0, &format!("{{\"old\":{number}}}"));
+    }
+    writer.flush();
+    let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a")]);
+    let reader = &mut readers[0];
+    reader.until("complete", |reader| reader.complete).await;
+    let mut starts: Vec<_> =
+        reader.partitions.values().map(|(partition, start)| (partition.partition, *start)).collect();
+    starts.sort_by_key(|(partition, _)| *partition);
+    assert_eq!(starts, [(0, Position::At(10)), (1, Position::At(0))]);
+    for number in 0..1000 {
+        writer.write("a", number % 2, &format!("{{\"new\":{number}}}"));
+    }
+    writer.flush();
+    reader.until("all events", |reader| reader.events.len() >= 1000).await;
+    for (partition, first) in [(0, 10), (1, 0)] {
+        let offsets: Vec<i64> =
+            reader.events.iter().filter(|(number, _)| *number == partition).map(|(_, offset)| *offset).collect();
+        assert_eq!(offsets, (first..first + 500).collect::<Vec<i64>>());
+    }
+    let status = source.status();
+    assert!(status.reachable);
+    assert_eq!(status.partitions.iter().map(|partition| partition.position).collect::<Vec<_>>(), [Some(510), Some(500)]);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_appears_later_is_read_from_its_first_record() {
+    let broker = Broker::start(["a"], 1).expect("a broker");
+    let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a"), stream("later", "b")]);
+    for reader in &mut readers {
+        reader.until("complete", |reader| reader.complete).await;
+    }
+    assert_eq!(source.status().missing_topics, [Arc::from("b")]);
+    assert!(readers[1].partitions.is_empty());
+    broker.create_topic("b", 3).expect("a topic");
+    let writer = Writer::new(&broker);
+    writer.write("b", 2, "{}");
+    writer.flush();
+    let later = &mut readers[1];
+    later.until("the event", |reader| reader.events == [(2, 0)]).await;
+    assert_eq!(later.partitions.len(), 3);
+    assert!(later.partitions.values().all(|(_, start)| *start == Position::At(0)));
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn topics_of_a_pattern_are_found_and_one_topic_feeds_several_streams() {
+    let broker = Broker::start(["fhir.a", "fhir.b", "other", "tidewire.dead-letters"], 1).expect("a broker");
+    let (source, mut readers) = start(&settings(&broker), vec![stream("all", "fhir.*"), stream("one", "fhir.b")]);
+    for reader in &mut readers {
+        reader.until("complete", |reader| reader.complete).await;
+    }
+    assert_eq!(readers[0].partitions.len(), 2);
+    assert_eq!(readers[1].partitions.len(), 1);
+    let writer = Writer::new(&broker);
+    writer.write("fhir.a", 0, "{}");
+    writer.write("fhir.b", 0, "{}");
+    writer.flush();
+    readers[0].until("both events", |reader| reader.events.len() == 2).await;
+    readers[1].until("its event", |reader| reader.events.len() == 1).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_behind_does_not_hold_up_another() {
+    let broker = Broker::start(["slow", "fast"], 1).expect("a broker");
+    let (source, mut readers) = start(&settings(&broker), vec![stream("slow", "slow"), stream("fast", "fast")]);
+    for reader in &mut readers {
+        reader.until("complete", |reader| reader.complete).await;
+    }
+    let writer = Writer::new(&broker);
+    let body = format!("{{\"text\":\"{}\"}}", "x".repeat(40_000));
+    // Far more than its channel and its outbox take; nobody receives.
+    for _ in 0..100 {
+        writer.write("slow", 0, &body);
+    }
+    writer.flush();
+    for _ in 0..100 {
+        writer.write("fast", 0, "{}");
+    }
+    writer.flush();
+    readers[1].until("the fast stream's events", |reader| reader.events.len() == 100).await;
+    readers[0].until("the slow stream's events", |reader| reader.events.len() == 100).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_kafka_that_is_gone_is_told_and_nothing_is_lost_when_it_is_back() {
+    let broker = Broker::start(["a"], 1).expect("a broker");
+    let mut settings = settings(&broker);
+    settings.stale_after = Duration::from_millis(1500);
+    let (source, mut readers) = start(&settings, vec![stream("events", "a")]);
+    let reader = &mut readers[0];
+    reader.until("complete", |reader| reader.complete).await;
+    broker.set_reachable(false).expect("it is cut off");
+    reader.until("stale", |reader| reader.fresh == Some(false)).await;
+    assert!(!source.status().reachable);
+    broker.set_reachable(true).expect("it is back");
+    let writer = Writer::new(&broker);
+    writer.write("a", 0, "{}");
+    reader.until("fresh, and the event", |reader| reader.fresh == Some(true) && reader.events.len() == 1).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_without_a_tenant_becomes_a_dead_letter_and_the_stream_goes_on() {
+    use rdkafka::Message;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::Headers;
+
+    let broker = Broker::start(["a", "tidewire.dead-letters"], 1).expect("a broker");
+    let settings = settings(&broker);
+    let (source, mut readers) = start(&settings, vec![stream("events", "a")]);
+    let reader = &mut readers[0];
+    reader.until("complete", |reader| reader.complete).await;
+    let writer = Writer::new(&broker);
+    writer.write("a", 0, "{\"n\":1}");
+    writer.write_as("a", 0, None, "{\"n\":2}");
+    writer.write("a", 0, "{\"n\":3}");
+    writer.flush();
+    reader.until("the good events", |reader| reader.events == [(0, 0), (0, 2)]).await;
+
+    let consumer: BaseConsumer = settings.replay_consumer().create().expect("a consumer");
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset("tidewire.dead-letters", 0, rdkafka::Offset::Offset(0)).expect("an offset");
+    consumer.assign(&list).expect("assigned");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let letter = loop {
+        assert!(tokio::time::Instant::now() < deadline, "never: a dead letter");
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            break message.detach();
+        }
+    };
+    assert_eq!(letter.key(), Some(b"a:0:1".as_slice()));
+    assert_eq!(letter.payload(), Some(b"{\"n\":2}".as_slice()));
+    let headers: HashMap<&str, &[u8]> = letter
+        .headers()
+        .expect("headers")
+        .iter()
+        .map(|header| (header.key, header.value.unwrap_or_default()))
+        .collect();
+    for (name, value) in
+        [("stream", "events"), ("topic", "a"), ("partition", "0"), ("offset", "1"), ("reason", "tenant_missing")]
+    {
+        assert_eq!(headers.get(name), Some(&value.as_bytes()), "{name}");
+    }
+    source.stop().await;
+}
+
+mod older {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use prometheus_client::registry::Registry;
+    use schemas::ids::{Slot, StreamName};
+    use subscriptions::history::{Older, OlderError, Page, Partition};
+
+    use super::super::embedded::Broker;
+    use super::super::lookup::Lookup;
+    use super::super::raw::Described;
+    use super::super::replay::Replay;
+    use super::super::topology::incarnation;
+    use super::super::KafkaSettings;
+    use super::{PATIENCE, Writer, contract, settings, stream};
+
+    struct Past {
+        broker: Broker,
+        replay: Arc<Replay>,
+        registry: Registry,
+        partition: Partition,
+    }
+
+    fn past(records: i32, change: impl FnOnce(&mut KafkaSettings)) -> Past {
+        let broker = Broker::start(["a"], 1).expect("a broker");
+        let writer = Writer::new(&broker);
+        for number in 0..records {
+            writer.write("a", 0, &format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(100)));
+        }
+        writer.flush();
+        let mut settings = settings(&broker);
+        change(&mut settings);
+        let mut registry = Registry::default();
+        let replay = Replay::new(&settings, &contract(vec![stream("events", "a")]), &mut registry).expect("a replay");
+        let topic: Arc<str> = Arc::from("a");
+        let lookup = Lookup::start(&settings).expect("look-ups");
+        let described = lookup.client().describe(&[Arc::clone(&topic)], PATIENCE).expect("an answer");
+        let Some((_, Described::Topic { id, .. })) = described.first() else { panic!("the topic exists") };
+        let partition = Partition {
+            stream: StreamName::parse("events").expect("a name"),
+            slot: Slot(3),
+            incarnation: incarnation(&topic, *id),
+            topic,
+            partition: 0,
+        };
+        Past { broker, replay, registry, partition }
+    }
+
+    impl Past {
+        async fn page(&self, from: i64, until: i64) -> Result<Page, OlderError> {
+            tokio::time::timeout(PATIENCE, self.replay.page(&self.partition, from, until)).await.expect("a page in time")
+        }
+
+        /// Reads `from..until` as a reader does, and checks that nothing is missing.
+        async fn read(&self, from: i64, until: i64) {
+            let mut next = from;
+            while next < until {
+                let page = self.page(next, until).await.expect("a page");
+                assert!(page.next > next && page.next <= until && page.log_start <= next);
+                let offsets: Vec<i64> = page.events.iter().map(|event| event.offset).collect();
+                assert_eq!(offsets, (next..page.next).collect::<Vec<i64>>());
+                next = page.next;
+            }
+        }
+
+        fn metric(&self, name: &str) -> u64 {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or("x 0").to_owned();
+            line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_cover_exactly_what_was_asked_for() {
+        let past = past(3000, |settings| settings.replay.page_bytes_max = 20_000);
+        past.read(0, 3000).await;
+        past.read(1234, 2345).await;
+        past.read(0, 1).await;
+        assert_eq!(past.metric("replay_passes_total"), 1);
+        let bounds = past.replay.bounds(&past.partition).await.expect("bounds");
+        assert_eq!((bounds.start, bounds.end), (0, 3000));
+        let page = past.page(100, 200).await.expect("a page");
+        assert!(page.events.iter().all(|event| event.slot == Slot(3)));
+    }
+
+    #[tokio::test]
+    async fn a_thousand_readers_at_a_thousand_nearby_positions_cost_at_most_three_passes() {
+        let past = Arc::new(past(5000, |settings| {
+            settings.replay.nearby_bytes_max = 300_000;
+            settings.replay.page_bytes_max = 20_000;
+        }));
+        let mut readers = tokio::task::JoinSet::new();
+        for number in 0..1000_i64 {
+            let past = Arc::clone(&past);
+            // Every position of the window once, in no order.
+            let from = 2000 + number * 387 % 1000;
+            readers.spawn(async move { past.read(from, 5000).await });
+            if number % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        while let Some(read) = readers.join_next().await {
+            read.expect("a reader ends well");
+        }
+        let passes = past.metric("replay_passes_total");
+        assert!((1..=3).contains(&passes), "{passes} passes");
+    }
+
+    #[tokio::test]
+    async fn readers_who_come_one_after_the_other_from_the_end_to_the_beginning_cost_at_most_three_passes() {
+        let past = past(5000, |settings| {
+            settings.replay.nearby_bytes_max = 300_000;
+            settings.replay.page_bytes_max = 20_000;
+        });
+        for from in (2000..3000).rev().step_by(50) {
+            past.read(from, 5000).await;
+        }
+        let passes = past.metric("replay_passes_total");
+        assert!((1..=3).contains(&passes), "{passes} passes");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_chases_the_end_gets_what_comes_in_the_same_pass() {
+        let past = past(100, |_| {});
+        let writer = Writer::new(&past.broker);
+        let mut next = 0;
+        for round in 1..=5_i64 {
+            past.read(next, round * 100).await;
+            next = round * 100;
+            for _ in 0..100 {
+                writer.write("a", 0, "{}");
+            }
+            writer.flush();
+        }
+        assert_eq!(past.metric("replay_passes_total"), 1);
+    }
+
+    #[tokio::test]
+    async fn another_incarnation_is_gone_and_times_are_refused_by_a_mock_cluster() {
+        let mut past = past(10, |_| {});
+        assert_eq!(past.replay.at_time(&past.partition, 0).await, Err(OlderError::NoTimes));
+        past.partition.incarnation = schemas::ids::Incarnation(1);
+        assert_eq!(past.page(0, 10).await.err(), Some(OlderError::Gone));
+        assert_eq!(past.replay.bounds(&past.partition).await.err(), Some(OlderError::Gone));
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_leaves_leaves_nothing_behind() {
+        let past = past(2000, |settings| settings.replay.consumers_max = 1);
+        for _ in 0..50 {
+            let page = past.replay.page(&past.partition, 10, 2000);
+            drop(tokio::time::timeout(Duration::from_micros(50), page).await);
+        }
+        past.read(0, 2000).await;
+    }
+
+    #[tokio::test]
+    async fn more_partitions_than_consumers_are_all_read() {
+        let broker = Broker::start(["a"], 8).expect("a broker");
+        let writer = Writer::new(&broker);
+        for number in 0..800 {
+            writer.write("a", number % 8, "{}");
+        }
+        writer.flush();
+        let mut settings = settings(&broker);
+        settings.replay.consumers_max = 2;
+        let contract = contract(vec![stream("events", "a")]);
+        let replay = Replay::new(&settings, &contract, &mut Registry::default()).expect("a replay");
+        let topic: Arc<str> = Arc::from("a");
+        let lookup = Lookup::start(&settings).expect("look-ups");
+        let described = lookup.client().describe(&[Arc::clone(&topic)], PATIENCE).expect("an answer");
+        let Some((_, Described::Topic { id, .. })) = described.first() else { panic!("the topic exists") };
+        let pages = (0..8).map(|number| {
+            let partition = Partition {
+                stream: StreamName::parse("events").expect("a name"),
+                slot: Slot(u32::try_from(number).expect("small")),
+                incarnation: incarnation(&topic, *id),
+                topic: Arc::clone(&topic),
+                partition: number,
+            };
+            replay.page(&partition, 0, 100)
+        });
+        for page in tokio::time::timeout(PATIENCE, futures_util::future::join_all(pages)).await.expect("in time") {
+            assert_eq!(page.expect("a page").events.len(), 100);
+        }
+    }
+}
