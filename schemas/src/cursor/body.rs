@@ -9,6 +9,9 @@ const PADDING: usize = 16;
 /// The most bytes of a 64-bit varint.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// The most bytes of a position: a time is two varints, the first of one byte.
+const POSITION_BYTES_MAX: usize = 1 + VARINT_BYTES_MAX;
+
 /// Positions are one varint each: 0 is the start, 1 a time (which follows), anything else an offset plus 2.
 const START: u64 = 0;
 const SINCE: u64 = 1;
@@ -70,7 +73,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Cursor> {
 
 /// The most bytes that topics of these partition counts can need.
 pub(super) fn bytes_max(partition_counts: impl IntoIterator<Item = usize>) -> usize {
-    let topic = |partitions: usize| 16 + VARINT_BYTES_MAX + partitions * VARINT_BYTES_MAX;
+    let topic = |partitions: usize| 16 + VARINT_BYTES_MAX + partitions * POSITION_BYTES_MAX;
     let topics: usize = partition_counts.into_iter().map(topic).sum();
     (8 + 2 * VARINT_BYTES_MAX + topics).next_multiple_of(PADDING)
 }

@@ -146,11 +146,18 @@ fn the_length_does_not_tell_small_differences() {
 #[test]
 fn the_bound_on_the_text_holds() {
     let sealer = sealer(&[FIRST]);
-    let mut wide = cursor(&[i64::MAX; 100]);
-    wide.issued_at_ms = i64::MIN;
-    let text = sealer.seal(&stream("s"), &tenant("t"), &wide);
-    assert!(text.len() <= Sealer::text_bytes_max([100]), "{}", text.len());
-    assert!(Sealer::text_bytes_max([100]) < text.len() + 64);
+    for widest in [Position::At(i64::MAX), Position::Since(i64::MIN), Position::Start] {
+        let mut wide = cursor(&[]);
+        wide.issued_at_ms = i64::MIN;
+        wide.topics[0].partitions = vec![widest; 100];
+        let text = sealer.seal(&stream("s"), &tenant("t"), &wide);
+        assert!(
+            text.len() <= Sealer::text_bytes_max([100]),
+            "{widest:?}: {}",
+            text.len()
+        );
+    }
+    assert!(Sealer::text_bytes_max([100]) < 100 * 11 * 4 / 3 + 150);
 }
 
 fn positions() -> impl Strategy<Value = Position> {
