@@ -128,6 +128,14 @@ fn examples(addresses: &Addresses, stream: &str, readers: &[endpoints::SampleRea
         format!("# a page that shows it: {url}/"),
         "# or, in another terminal:".to_owned(),
     ];
+    // Another terminal may have another environment.
+    let key = match std::env::var_os(state::FOLDER_VARIABLE) {
+        Some(_) => format!(
+            " --dev-key {}",
+            quoted(&state::folder().join(state::DEVELOPMENT_KEY).display().to_string())
+        ),
+        None => String::new(),
+    };
     let clinician = readers.iter().find(|reader| reader.claims.is_empty());
     let patient = readers.iter().find(|reader| !reader.claims.is_empty());
     let token = |reader: &endpoints::SampleReader| {
@@ -137,7 +145,7 @@ fn examples(addresses: &Addresses, stream: &str, readers: &[endpoints::SampleRea
             .map(|(name, value)| format!(" --claim {}", quoted(&format!("{name}={value}"))))
             .collect();
         format!(
-            "{program} token --tenant {} --subject {} --scope {}{claims}",
+            "{program} token{key} --tenant {} --subject {} --scope {}{claims}",
             reader.tenant,
             quoted(&reader.subject),
             quoted(&reader.scopes)

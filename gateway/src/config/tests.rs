@@ -290,7 +290,7 @@ fn every_mistake_has_its_line_and_code() {
         ),
         (
             &[(3, "[limits]\npartitions_per_stream_max = 1000\n[listen]")],
-            &["4:cursor_too_small"],
+            &["3:cursor_too_small"],
         ),
         (
             &[(3, "[limits]\nring_bytes_max = \"64\"\n[listen]")],
