@@ -385,7 +385,7 @@ async fn pages_chain_to_the_exact_sequence_and_an_empty_page_advances() {
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_is_answered_by_the_first_event_or_by_its_deadline() {
     local(async {
-        let mut node = Node::start(&Log::new(), HubConfig::default(), &issuer(), &[0]).await;
+        let node = Node::start(&Log::new(), HubConfig::default(), &issuer(), &[0]).await;
         let started = tokio::time::Instant::now();
         let page = node
             .pull("north", After::Latest, 7, Duration::from_secs(20))

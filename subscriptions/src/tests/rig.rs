@@ -709,7 +709,7 @@ impl Reader {
     }
 
     /// Reads to the end; tells the types of the messages.
-    pub(super) async fn to_the_end(&mut self) -> Vec<Value> {
+    pub(super) async fn read_to_end(&mut self) -> Vec<Value> {
         let mut all = Vec::new();
         while let Some(message) = self.next().await {
             all.push(message);

@@ -30,7 +30,7 @@ async fn a_session_is_warned_before_its_token_ends_and_closed_when_it_does() {
         let mut reader = node.connect(Some(principal), 1 << 20).await;
         reader.subscribe(None).await;
         reader.until("auth_required").await;
-        let last = reader.to_the_end().await;
+        let last = reader.read_to_end().await;
         assert_eq!(last.last().unwrap()["code"], "token_expired");
         assert_eq!(reader.close, Some(4200));
     })
@@ -70,7 +70,7 @@ async fn a_renewed_token_keeps_tenant_and_subject() {
             // The second may come while the first is being verified: it is then refused, and said again.
             tokio::time::sleep(Duration::from_secs(1)).await;
             reader.say(json!({"type": "auth", "token": other})).await;
-            let all = reader.to_the_end().await;
+            let all = reader.read_to_end().await;
             assert_eq!(all.last().unwrap()["code"], "principal_changed");
             assert_eq!(reader.close, Some(4203));
         })
@@ -83,12 +83,12 @@ async fn a_session_that_never_says_who_it_is_is_closed() {
     local(async {
         let node = node(HubConfig::default()).await;
         let mut reader = node.connect(None, 1 << 20).await;
-        let all = reader.to_the_end().await;
+        let all = reader.read_to_end().await;
         assert_eq!(all.last().unwrap()["code"], "unauthenticated");
         assert_eq!(reader.close, Some(4201));
         let mut reader = node.connect(None, 1 << 20).await;
         reader.subscribe(None).await;
-        reader.to_the_end().await;
+        reader.read_to_end().await;
         assert_eq!(reader.close, Some(4201));
     })
     .await;
@@ -173,7 +173,7 @@ async fn a_slow_reader_is_closed_with_its_code_and_the_others_keep_receiving() {
             node.publish(0, "north", numbered(n)).await;
             assert_eq!(quick.event().await.0, n);
         }
-        let all = slow.to_the_end().await;
+        let all = slow.read_to_end().await;
         assert_eq!(slow.close, Some(4002));
         let cursor = all
             .iter()
@@ -203,7 +203,7 @@ async fn a_reader_whose_socket_takes_nothing_is_closed_after_the_stall_time() {
             node.publish(0, "north", numbered(n)).await;
         }
         tokio::time::sleep(Duration::from_secs(31)).await;
-        let all = stuck.to_the_end().await;
+        let all = stuck.read_to_end().await;
         assert!(all.len() < 8);
         assert_eq!(stuck.close, Some(4002));
     })
@@ -302,7 +302,7 @@ async fn an_oversized_message_ends_the_session_with_its_code() {
             )
             .await;
         reader.say(json!({"type": "ping", "x": "y".repeat(2000)})).await;
-        let all = reader.to_the_end().await;
+        let all = reader.read_to_end().await;
         assert_eq!(all.last().unwrap()["code"], "message_too_large");
         assert_eq!(reader.close, Some(4301));
     })
@@ -316,7 +316,7 @@ async fn a_drain_says_bye_closes_and_lets_nobody_in() {
         let mut reader = node.subscribe("north", None).await;
         let mut body = node.sse("north", After::Latest).await;
         let drained = node.drain().await;
-        let all = reader.to_the_end().await;
+        let all = reader.read_to_end().await;
         assert_eq!(all.last().unwrap()["type"], "bye");
         assert_eq!(reader.close, Some(4000));
         let mut text = Vec::new();
