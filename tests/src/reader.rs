@@ -270,7 +270,7 @@ impl Reader {
         let Value::Array(events) = answer.json()? else { bail!("a page is an array: {}", answer.text()) };
         let empty = events.is_empty();
         for mut event in events {
-            let cursor = event.as_object_mut().context("an event is an object")?.remove("cursor");
+            let cursor = event.as_object_mut().context("an event is an object")?.shift_remove("cursor");
             let cursor = cursor.as_ref().and_then(Value::as_str).context("each event has its cursor")?.to_owned();
             pull.ready.push_back((Some(cursor), Item::Event(event)));
         }

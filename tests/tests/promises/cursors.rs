@@ -170,6 +170,11 @@ async fn a_reader_cut_before_its_first_event_misses_nothing() -> Result<()> {
     let mut gateway = world.setup(&[&topic]).start().await?;
     let plan = plan::plan(&mut dice("first"), 3, 300);
     world.producer.send_all(&plan::records(&plan[..100], &topic)).await?;
+    // `latest` is what the node has seen: that must be all of these.
+    wait::until("the node to have seen what was produced", || async {
+        (gateway.metric("hub_events_total", &[]).await.ok()? >= 100.0).then_some(())
+    })
+    .await?;
     let mut wants = Vec::new();
     for surface in Surface::ALL {
         let reader = Reader::open(surface, gateway.address(), Want::new("observations", &world.user("north"))).await?;

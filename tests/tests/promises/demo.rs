@@ -52,7 +52,15 @@ impl Demo {
             std::future::ready(all.iter().all(|name| lines.contains_key(*name)).then(|| lines.clone()))
         })
         .await?;
-        Ok(Self { child, said, started_in: begun.elapsed() })
+        let mut demo = Self { child, said, started_in: Duration::ZERO };
+        let admin = demo.address("admin")?;
+        wait::until("the demo to be ready", || async {
+            let ready = http::get(admin, "/readyz", &[]).await.ok()?;
+            (ready.status == 200).then_some(())
+        })
+        .await?;
+        demo.started_in = begun.elapsed();
+        Ok(demo)
     }
 
     fn address(&self, name: &str) -> Result<SocketAddr> {
