@@ -21,6 +21,7 @@ pub mod settings;
 pub mod source;
 mod steward;
 mod topology;
+mod witness;
 
 pub use replay::Replay;
 pub use settings::{BadProperty, KafkaSettings, PROTECTED_PROPERTIES, ReplaySettings};

@@ -57,17 +57,27 @@ impl DeadLetters {
             failed: Arc::default(),
             producer: None,
         };
-        let thread =
-            std::thread::Builder::new().name("kafka-dead-letters".to_owned()).spawn(move || writer.run(&inbox))?;
-        Ok(Self { letters: Some(letters), metrics, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("kafka-dead-letters".to_owned())
+            .spawn(move || writer.run(&inbox))?;
+        Ok(Self {
+            letters: Some(letters),
+            metrics,
+            thread: Some(thread),
+        })
     }
 
     /// Takes a letter, or counts and drops it if too many wait.
     pub(super) fn offer(&self, stream: &StreamName, record: RawRecord, rejected: Rejected) {
-        let letter =
-            Letter { stream: stream.clone(), record, reason: rejected.reason, detail: rejected.detail };
+        let letter = Letter {
+            stream: stream.clone(),
+            record,
+            reason: rejected.reason,
+            detail: rejected.detail,
+        };
         let Some(letters) = &self.letters else { return };
-        if let Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) = letters.try_send(letter) {
+        if let Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) = letters.try_send(letter)
+        {
             dropped(&self.metrics, &letter);
         }
     }
@@ -139,7 +149,10 @@ impl Writer {
 
     fn write(&mut self, letter: Letter) {
         if self.producer.is_none() {
-            self.producer = self.connect().map_err(|error| tracing::error!(%error, "no producer for dead letters")).ok();
+            self.producer = self
+                .connect()
+                .map_err(|error| tracing::error!(%error, "no producer for dead letters"))
+                .ok();
         }
         let Some(producer) = &self.producer else {
             self.keep(letter);
@@ -156,14 +169,20 @@ impl Writer {
             .insert(text("reason", letter.reason))
             .insert(text("detail", &letter.detail));
         if let Some(key) = &record.key {
-            headers = headers.insert(Header { key: "record.key", value: Some(&**key) });
+            headers = headers.insert(Header {
+                key: "record.key",
+                value: Some(&**key),
+            });
         }
         if record.value.is_none() {
             headers = headers.insert(text("record.tombstone", "true"));
         }
         for (name, value) in &record.headers {
             let name = format!("record.header.{name}");
-            headers = headers.insert(Header { key: &name, value: value.as_deref() });
+            headers = headers.insert(Header {
+                key: &name,
+                value: value.as_deref(),
+            });
         }
         // A null value would delete the letter from its compacted topic.
         let value: Bytes = record.value.clone().unwrap_or_default();
@@ -191,7 +210,10 @@ impl Writer {
         if let Err(error) = self.create_topic() {
             tracing::warn!(%error, topic = self.settings.dead_letter_topic, "the dead-letter topic was not made");
         }
-        let delivery = Delivery { failed: Arc::clone(&self.failed), metrics: self.metrics.clone() };
+        let delivery = Delivery {
+            failed: Arc::clone(&self.failed),
+            metrics: self.metrics.clone(),
+        };
         self.settings.producer().create_with_context(delivery)
     }
 
@@ -219,7 +241,10 @@ impl Writer {
 }
 
 fn text<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
-    Header { key, value: Some(value) }
+    Header {
+        key,
+        value: Some(value),
+    }
 }
 
 /// Learns what became of each letter.

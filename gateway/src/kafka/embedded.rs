@@ -24,8 +24,15 @@ pub enum EmbeddedError {
 }
 
 enum Command {
-    Create { topic: String, partitions: i32, answer: SyncSender<Result<(), KafkaError>> },
-    Reachable { reachable: bool, answer: SyncSender<Result<(), KafkaError>> },
+    Create {
+        topic: String,
+        partitions: i32,
+        answer: SyncSender<Result<(), KafkaError>>,
+    },
+    Reachable {
+        reachable: bool,
+        answer: SyncSender<Result<(), KafkaError>>,
+    },
 }
 
 /// A running mock cluster of one broker. Dropping it ends it.
@@ -52,9 +59,15 @@ impl Broker {
             .name("kafka-embedded".to_owned())
             .spawn(move || serve(&inbox, &ready))
             .map_err(EmbeddedError::Thread)?;
-        let bootstrap_servers =
-            started.recv().map_err(|_| EmbeddedError::Gone)?.map_err(EmbeddedError::Kafka)?;
-        let broker = Self { bootstrap_servers, commands: Some(commands), thread: Some(thread) };
+        let bootstrap_servers = started
+            .recv()
+            .map_err(|_| EmbeddedError::Gone)?
+            .map_err(EmbeddedError::Kafka)?;
+        let broker = Self {
+            bootstrap_servers,
+            commands: Some(commands),
+            thread: Some(thread),
+        };
         for topic in topics {
             broker.create_topic(topic, partitions)?;
         }
@@ -74,7 +87,11 @@ impl Broker {
     /// It exists, or the broker is gone.
     pub fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), EmbeddedError> {
         let topic = topic.to_owned();
-        self.ask(|answer| Command::Create { topic, partitions, answer })
+        self.ask(|answer| Command::Create {
+            topic,
+            partitions,
+            answer,
+        })
     }
 
     /// Cuts the broker off, or lets it be reached again.
@@ -93,7 +110,10 @@ impl Broker {
         let (answer, answered) = sync_channel(1);
         let commands = self.commands.as_ref().ok_or(EmbeddedError::Gone)?;
         commands.send(command(answer)).map_err(|_| EmbeddedError::Gone)?;
-        answered.recv().map_err(|_| EmbeddedError::Gone)?.map_err(EmbeddedError::Kafka)
+        answered
+            .recv()
+            .map_err(|_| EmbeddedError::Gone)?
+            .map_err(EmbeddedError::Kafka)
     }
 }
 
@@ -120,11 +140,19 @@ fn serve(inbox: &Receiver<Command>, ready: &SyncSender<Result<String, KafkaError
     }
     while let Ok(command) = inbox.recv() {
         let (answer, result) = match command {
-            Command::Create { topic, partitions, answer } => {
-                (answer, cluster.create_topic(&topic, partitions, 1))
-            }
-            Command::Reachable { reachable: true, answer } => (answer, cluster.broker_up(1)),
-            Command::Reachable { reachable: false, answer } => (answer, cluster.broker_down(1)),
+            Command::Create {
+                topic,
+                partitions,
+                answer,
+            } => (answer, cluster.create_topic(&topic, partitions, 1)),
+            Command::Reachable {
+                reachable: true,
+                answer,
+            } => (answer, cluster.broker_up(1)),
+            Command::Reachable {
+                reachable: false,
+                answer,
+            } => (answer, cluster.broker_down(1)),
         };
         drop(answer.send(result));
     }

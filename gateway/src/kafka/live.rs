@@ -19,6 +19,7 @@ use schemas::event::Event;
 use schemas::ids::{Incarnation, Slot, TenantId};
 use subscriptions::history::Partition;
 use subscriptions::sequencer::{Input, InputSender};
+use tokio::time::Instant;
 
 use super::client::Context;
 use super::dead_letter::DeadLetters;
@@ -26,6 +27,7 @@ use super::metrics::{ByReason, ByStream, SourceMetrics};
 use super::outbox::Outbox;
 use super::raw::{Polled, Queue, RawRecord, Waker};
 use super::source::now_ms;
+use super::witness::{self, Answer, Question};
 
 /// Items taken from librdkafka before they are handed on: small enough that a burst is passed on while it arrives.
 const BATCH_MAX: usize = 512;
@@ -33,6 +35,8 @@ const BATCH_MAX: usize = 512;
 const IDLE: Duration = Duration::from_millis(500);
 /// How long it sleeps while a sequencer is behind (its channel cannot wake us).
 const HELD_BACK: Duration = Duration::from_millis(2);
+/// What a partition may gather while it waits for a witness; beyond it is paused.
+const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// One stream's interest in a partition.
 #[derive(Debug, Clone)]
@@ -55,7 +59,12 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Command {
     /// A partition exists; read it from `start` if that is an offset.
-    Add { place: Place, routes: Vec<Route>, start: Position, standing: Arc<Standing> },
+    Add {
+        place: Place,
+        routes: Vec<Route>,
+        start: Position,
+        standing: Arc<Standing>,
+    },
     /// Where an unresolved partition begins is known.
     Resolved { place: Place, start: i64 },
     /// What came next is gone; go on there.
@@ -63,11 +72,19 @@ pub(super) enum Command {
     /// The same log again at an offset that it should still have.
     Retry { place: Place },
     /// An incarnation is gone, or one partition of it cannot go on as what it was.
-    Remove { topic: Arc<str>, incarnation: Incarnation, partition: Option<i32> },
+    Remove {
+        topic: Arc<str>,
+        incarnation: Incarnation,
+        partition: Option<i32>,
+    },
     /// All partitions of a stream have been announced.
     Complete { stream: usize },
     /// Whether Kafka answers.
     Fresh(bool),
+    /// What topics are, asked after the records of these tickets had come.
+    Witnessed(Vec<Answer>),
+    /// It is over.
+    Stop,
 }
 
 /// What goes wrong with one partition.
@@ -121,6 +138,36 @@ struct Reading {
     touched: bool,
     paused: bool,
     standing: Arc<Standing>,
+    /// When something came last.
+    heard_at: Option<Instant>,
+    /// What was gathered waits for the witness with this ticket.
+    ticket: Option<u64>,
+    /// Bytes that were gathered since they were handed over.
+    gathered_bytes: usize,
+    /// It gathered too much while it waits for a witness.
+    held: bool,
+}
+
+impl Reading {
+    /// Something came: after a silence its topic's life is in doubt.
+    fn hear(&mut self, now: Instant, ticket: &mut u64, questions: &SyncSender<Question>) {
+        let silent = self
+            .heard_at
+            .is_none_or(|at| now.duration_since(at) > witness::GAP);
+        self.heard_at = Some(now);
+        if silent && self.next.is_some() {
+            *ticket += 1;
+            let question = Question {
+                ticket: *ticket,
+                topic: Arc::clone(&self.place.topic),
+            };
+            match questions.try_send(question) {
+                Ok(()) => self.ticket = Some(*ticket),
+                // Thousands of partitions woke at once: the next record asks.
+                Err(_) => self.heard_at = None,
+            }
+        }
+    }
 }
 
 /// The thread's state.
@@ -132,6 +179,9 @@ pub(super) struct Live {
     touched: Vec<(Arc<str>, i32)>,
     commands: Receiver<Command>,
     troubles: SyncSender<Trouble>,
+    questions: SyncSender<Question>,
+    ticket: u64,
+    polled_at: Instant,
     dead_letters: DeadLetters,
     alive: Arc<Alive>,
     metrics: SourceMetrics,
@@ -143,6 +193,7 @@ pub(super) struct Parts {
     pub(super) streams: Vec<(Decoder, InputSender)>,
     pub(super) commands: Receiver<Command>,
     pub(super) troubles: SyncSender<Trouble>,
+    pub(super) questions: SyncSender<Question>,
     pub(super) dead_letters: DeadLetters,
     pub(super) alive: Arc<Alive>,
     pub(super) metrics: SourceMetrics,
@@ -153,7 +204,9 @@ impl Live {
     pub(super) fn new(parts: Parts) -> Option<Self> {
         let queue = Queue::of(&parts.consumer)?;
         let streams = parts.streams.into_iter().map(|(decoder, sender)| {
-            let label = ByStream { stream: decoder.stream().name.to_string() };
+            let label = ByStream {
+                stream: decoder.stream().name.to_string(),
+            };
             Stream {
                 records: parts.metrics.records.get_or_create_owned(&label),
                 bytes: parts.metrics.bytes.get_or_create_owned(&label),
@@ -171,6 +224,9 @@ impl Live {
             touched: Vec::new(),
             commands: parts.commands,
             troubles: parts.troubles,
+            questions: parts.questions,
+            ticket: 0,
+            polled_at: Instant::now(),
             dead_letters: parts.dead_letters,
             alive: parts.alive,
             metrics: parts.metrics,
@@ -181,43 +237,61 @@ impl Live {
         self.queue.waker()
     }
 
-    /// Runs until the commands' other side is dropped.
+    /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
         let mut polled = Vec::with_capacity(BATCH_MAX);
         loop {
             loop {
                 match self.commands.try_recv() {
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                     Ok(command) => self.obey(command),
                     Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
                 }
             }
+            // What was polled last, and what a witness has just let go.
+            self.hand_over();
+            self.hold_back();
             let waiting = self.streams.iter().any(|stream| !stream.outbox.is_empty());
-            self.queue.poll(if waiting { HELD_BACK } else { IDLE }, BATCH_MAX, &mut polled);
+            self.queue
+                .poll(if waiting { HELD_BACK } else { IDLE }, BATCH_MAX, &mut polled);
+            self.polled_at = Instant::now();
             for item in polled.drain(..) {
                 self.take(item);
             }
-            self.hand_over();
-            self.hold_back();
         }
     }
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Add { place, routes, start, standing } => self.add(place, routes, start, standing),
+            Command::Add {
+                place,
+                routes,
+                start,
+                standing,
+            } => self.add(&place, routes, start, standing),
             Command::Resolved { place, start } => {
-                let Some(reading) = self.reading(&place) else { return };
+                let Some(reading) = self.reading(&place) else {
+                    return;
+                };
                 reading.next = Some(start);
                 reading.told = start;
                 reading.standing.position.store(start, Ordering::Relaxed);
                 reading.standing.resolved.store(true, Ordering::Relaxed);
                 for route in reading.routes.clone() {
-                    self.tell(route.stream, Input::Resolved { slot: route.slot, start });
+                    self.tell(
+                        route.stream,
+                        Input::Resolved {
+                            slot: route.slot,
+                            start,
+                        },
+                    );
                 }
                 self.assign(&place, start);
             }
             Command::Lost { place, next } => {
-                let Some(reading) = self.reading(&place) else { return };
+                let Some(reading) = self.reading(&place) else {
+                    return;
+                };
                 reading.next = Some(next);
                 reading.told = next;
                 reading.standing.position.store(next, Ordering::Relaxed);
@@ -225,7 +299,13 @@ impl Live {
                     if let Some(stream) = self.streams.get(route.stream) {
                         self.metrics.lost.get_or_create(&stream.label).inc();
                     }
-                    self.tell(route.stream, Input::Lost { slot: route.slot, next });
+                    self.tell(
+                        route.stream,
+                        Input::Lost {
+                            slot: route.slot,
+                            next,
+                        },
+                    );
                 }
                 self.unassign(&place);
                 self.assign(&place, next);
@@ -236,7 +316,13 @@ impl Live {
                     self.assign(&place, next);
                 }
             }
-            Command::Remove { topic, incarnation, partition } => self.remove(&topic, incarnation, partition),
+            Command::Remove {
+                topic,
+                incarnation,
+                partition,
+            } => self.remove(&topic, incarnation, partition),
+            Command::Witnessed(answers) => self.witnessed(&answers),
+            Command::Stop => {}
             Command::Complete { stream } => self.tell(stream, Input::Complete),
             Command::Fresh(fresh) => {
                 for stream in &mut self.streams {
@@ -246,9 +332,11 @@ impl Live {
         }
     }
 
-    fn add(&mut self, place: Place, routes: Vec<Route>, start: Position, standing: Arc<Standing>) {
+    fn add(&mut self, place: &Place, routes: Vec<Route>, start: Position, standing: Arc<Standing>) {
         for route in &routes {
-            let Some(stream) = self.streams.get_mut(route.stream) else { continue };
+            let Some(stream) = self.streams.get_mut(route.stream) else {
+                continue;
+            };
             let partition = Partition {
                 stream: stream.decoder.stream().name.clone(),
                 slot: route.slot,
@@ -256,13 +344,19 @@ impl Live {
                 incarnation: place.incarnation,
                 partition: place.partition,
             };
-            stream.outbox.push(Input::Partition { partition, tenant: route.tenant.clone(), start });
+            stream.outbox.push(Input::Partition {
+                partition,
+                tenant: route.tenant.clone(),
+                start,
+            });
         }
         let next = match start {
             Position::At(offset) => Some(offset),
             Position::Since(_) | Position::Start => None,
         };
-        let Ok(index) = usize::try_from(place.partition) else { return };
+        let Ok(index) = usize::try_from(place.partition) else {
+            return;
+        };
         let partitions = self.readings.entry(Arc::clone(&place.topic)).or_default();
         if partitions.len() <= index {
             partitions.resize_with(index + 1, || None);
@@ -276,18 +370,25 @@ impl Live {
             touched: false,
             paused: false,
             standing,
+            heard_at: None,
+            ticket: None,
+            gathered_bytes: 0,
+            held: false,
         });
         if let Some(next) = next {
-            self.assign(&place, next);
+            self.assign(place, next);
         }
     }
 
     fn remove(&mut self, topic: &Arc<str>, incarnation: Incarnation, partition: Option<i32>) {
-        let Some(partitions) = self.readings.get_mut(topic) else { return };
+        let Some(partitions) = self.readings.get_mut(topic) else {
+            return;
+        };
         let mut gone: Vec<(Place, Vec<Route>)> = Vec::new();
         for entry in partitions.iter_mut() {
             let dead = |place: &Place| {
-                place.incarnation == incarnation && partition.is_none_or(|partition| place.partition == partition)
+                place.incarnation == incarnation
+                    && partition.is_none_or(|partition| place.partition == partition)
             };
             if entry.as_ref().is_some_and(|reading| dead(&reading.place))
                 && let Some(reading) = entry.take()
@@ -316,39 +417,62 @@ impl Live {
                 self.alive.now();
                 self.record(&record);
             }
-            Polled::End { topic, partition, offset } => {
+            Polled::End {
+                topic,
+                partition,
+                offset,
+            } => {
                 self.alive.now();
                 if let Some(reading) = find(&mut self.readings, &topic, partition)
                     && let Some(next) = reading.next
                     && offset > next
                 {
+                    reading.hear(self.polled_at, &mut self.ticket, &self.questions);
                     reading.next = Some(offset);
                     touch(reading, &mut self.touched);
                 }
             }
-            Polled::Partition { topic, partition, offset, code } => self.trouble(&topic, partition, offset, code),
+            Polled::Partition {
+                topic,
+                partition,
+                offset,
+                code,
+            } => self.trouble(&topic, partition, offset, code),
             Polled::Client(code) => tracing::debug!(%code, "the live consumer reports"),
         }
     }
 
     fn record(&mut self, record: &RawRecord) {
-        let Some(reading) = find(&mut self.readings, &record.topic, record.partition) else { return };
+        let Some(reading) = find(&mut self.readings, &record.topic, record.partition) else {
+            return;
+        };
         // After a pause or a second assignment an offset may come again.
         if reading.next.is_none_or(|next| record.offset < next) {
             return;
         }
+        reading.hear(self.polled_at, &mut self.ticket, &self.questions);
         reading.next = Some(record.offset + 1);
+        reading.gathered_bytes += record.bytes;
         for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
-            let Some(stream) = self.streams.get(route.stream) else { continue };
+            let Some(stream) = self.streams.get(route.stream) else {
+                continue;
+            };
             stream.records.inc();
             stream.bytes.inc_by(record.bytes as u64);
-            match stream.decoder.decode(to_decode(record, reading.place.incarnation, route.slot)) {
+            match stream
+                .decoder
+                .decode(to_decode(record, reading.place.incarnation, route.slot))
+            {
                 Ok(Some(event)) => pending.push(event),
                 Ok(None) => {}
                 Err(rejected) => {
-                    let label = ByReason { stream: stream.label.stream.clone(), reason: rejected.reason };
+                    let label = ByReason {
+                        stream: stream.label.stream.clone(),
+                        reason: rejected.reason,
+                    };
                     self.metrics.rejected.get_or_create(&label).inc();
-                    self.dead_letters.offer(&stream.decoder.stream().name, record.clone(), rejected);
+                    self.dead_letters
+                        .offer(&stream.decoder.stream().name, record.clone(), rejected);
                 }
             }
         }
@@ -356,7 +480,9 @@ impl Live {
     }
 
     fn trouble(&mut self, topic: &Arc<str>, partition: i32, offset: i64, code: RDKafkaErrorCode) {
-        let Some(reading) = find(&mut self.readings, topic, partition) else { return };
+        let Some(reading) = find(&mut self.readings, topic, partition) else {
+            return;
+        };
         let trouble = match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 Trouble::OutOfRange(reading.place.clone())
@@ -376,9 +502,17 @@ impl Live {
 
     /// Hands what was gathered to the streams.
     fn hand_over(&mut self) {
+        let mut waiting = Vec::new();
         for (topic, partition) in std::mem::take(&mut self.touched) {
-            let Some(reading) = find(&mut self.readings, &topic, partition) else { continue };
+            let Some(reading) = find(&mut self.readings, &topic, partition) else {
+                continue;
+            };
+            if reading.ticket.is_some() {
+                waiting.push((topic, partition));
+                continue;
+            }
             reading.touched = false;
+            reading.gathered_bytes = 0;
             let Some(next) = reading.next else { continue };
             if next == reading.told {
                 continue;
@@ -388,20 +522,63 @@ impl Live {
             for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
                 let events = std::mem::take(pending);
                 if let Some(stream) = self.streams.get_mut(route.stream) {
-                    stream.outbox.push(Input::Records { slot: route.slot, events, next });
+                    stream.outbox.push(Input::Records {
+                        slot: route.slot,
+                        events,
+                        next,
+                    });
                 }
             }
         }
+        self.touched = waiting;
         for stream in &mut self.streams {
             stream.outbox.flush();
         }
     }
 
+    /// Topics are still what they were, or are not: then what was gathered is of another life and is dropped.
+    fn witnessed(&mut self, answers: &[Answer]) {
+        let mut another_life = false;
+        for answer in answers {
+            for reading in self
+                .readings
+                .get_mut(&answer.topic)
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                if reading.ticket.is_none_or(|ticket| ticket > answer.ticket) {
+                    continue;
+                }
+                if answer.incarnation == reading.place.incarnation {
+                    reading.ticket = None;
+                } else {
+                    // It keeps its ticket: whatever still comes is dropped with it when the topic is removed.
+                    reading.pending.iter_mut().for_each(Vec::clear);
+                    another_life = true;
+                }
+            }
+        }
+        if another_life {
+            drop(self.troubles.try_send(Trouble::Topic));
+        }
+    }
+
     /// Pauses the partitions of streams that are behind, and resumes those whose streams have caught up.
     fn hold_back(&mut self) {
-        let mut changed = false;
+        let held = |reading: &Reading| reading.ticket.is_some() && reading.gathered_bytes > HELD_BYTES_MAX;
+        let mut changed = self
+            .readings
+            .values()
+            .flatten()
+            .flatten()
+            .any(|reading| held(reading) != reading.held);
         for stream in &mut self.streams {
-            let held_back = if stream.held_back { !stream.outbox.is_empty() } else { stream.outbox.is_over() };
+            let held_back = if stream.held_back {
+                !stream.outbox.is_empty()
+            } else {
+                stream.outbox.is_over()
+            };
             if held_back && !stream.held_back {
                 self.metrics.held_back.get_or_create(&stream.label).inc();
             }
@@ -412,9 +589,20 @@ impl Live {
             return;
         }
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
-        for reading in self.readings.values_mut().flatten().flatten().filter(|reading| reading.next.is_some()) {
-            let wanted =
-                reading.routes.iter().any(|route| self.streams.get(route.stream).is_some_and(|stream| stream.held_back));
+        for reading in self
+            .readings
+            .values_mut()
+            .flatten()
+            .flatten()
+            .filter(|reading| reading.next.is_some())
+        {
+            reading.held = held(reading);
+            let wanted = reading.held
+                || reading.routes.iter().any(|route| {
+                    self.streams
+                        .get(route.stream)
+                        .is_some_and(|stream| stream.held_back)
+                });
             if wanted != reading.paused {
                 reading.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };
@@ -428,7 +616,10 @@ impl Live {
     fn assign(&mut self, place: &Place, offset: i64) {
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(&place.topic, place.partition, Offset::Offset(offset));
-        report("assign", added.and_then(|()| self.consumer.incremental_assign(&list)));
+        report(
+            "assign",
+            added.and_then(|()| self.consumer.incremental_assign(&list)),
+        );
         if self.reading(place).is_some_and(|reading| reading.paused) {
             report("pause", self.consumer.pause(&list));
         }
@@ -462,7 +653,10 @@ fn find<'a>(
     topic: &str,
     partition: i32,
 ) -> Option<&'a mut Reading> {
-    readings.get_mut(topic)?.get_mut(usize::try_from(partition).ok()?)?.as_mut()
+    readings
+        .get_mut(topic)?
+        .get_mut(usize::try_from(partition).ok()?)?
+        .as_mut()
 }
 
 fn touch(reading: &mut Reading, touched: &mut Vec<(Arc<str>, i32)>) {

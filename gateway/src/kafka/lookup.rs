@@ -31,6 +31,8 @@ const QUESTIONS_MAX: usize = 4096;
 const EVENTS_MAX: usize = 256;
 
 type Question = Box<dyn FnOnce(&Client) + Send>;
+/// A topic and one of its partitions.
+type Place = (Arc<str>, i32);
 type BoundsAnswer = oneshot::Sender<Result<Bounds, OlderError>>;
 
 /// The client and its threads. Cheap to clone; the threads end with the last clone.
@@ -38,7 +40,7 @@ type BoundsAnswer = oneshot::Sender<Result<Bounds, OlderError>>;
 pub(super) struct Lookup {
     client: Arc<Client>,
     questions: SyncSender<Question>,
-    bounds: Arc<Mutex<HashMap<(Arc<str>, i32), Vec<BoundsAnswer>>>>,
+    bounds: Arc<Mutex<HashMap<Place, Vec<BoundsAnswer>>>>,
 }
 
 /// The blocking side.
@@ -54,7 +56,12 @@ pub(super) struct Client {
 impl Lookup {
     pub(super) fn start(settings: &KafkaSettings) -> KafkaResult<Self> {
         let consumer = settings.lookup_client().create_with_context(Context)?;
-        let client = Arc::new(Client { consumer, described: Mutex::default(), brokers: Mutex::default(), mock: Mutex::new(None) });
+        let client = Arc::new(Client {
+            consumer,
+            described: Mutex::default(),
+            brokers: Mutex::default(),
+            mock: Mutex::new(None),
+        });
         let (questions, inbox) = sync_channel::<Question>(QUESTIONS_MAX);
         let inbox = Arc::new(Mutex::new(inbox));
         for number in 0..THREADS {
@@ -63,10 +70,16 @@ impl Lookup {
                 .name(format!("kafka-lookup-{number}"))
                 .spawn(move || answer(&client, &inbox));
             if let Err(error) = spawned {
-                return Err(KafkaError::ClientCreation(format!("no thread for look-ups: {error}")));
+                return Err(KafkaError::ClientCreation(format!(
+                    "no thread for look-ups: {error}"
+                )));
             }
         }
-        Ok(Self { client, questions, bounds: Arc::default() })
+        Ok(Self {
+            client,
+            questions,
+            bounds: Arc::default(),
+        })
     }
 
     /// The blocking side, for threads of their own.
@@ -76,10 +89,12 @@ impl Lookup {
 
     /// Has a question asked on a thread of the pool.
     pub(super) fn ask(&self, question: impl FnOnce(&Client) + Send + 'static) -> Result<(), OlderError> {
-        self.questions.try_send(Box::new(question)).map_err(|error| match error {
-            TrySendError::Full(_) => OlderError::Limited,
-            TrySendError::Disconnected(_) => OlderError::Unavailable("look-ups have ended".to_owned()),
-        })
+        self.questions
+            .try_send(Box::new(question))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => OlderError::Limited,
+                TrySendError::Disconnected(_) => OlderError::Unavailable("look-ups have ended".to_owned()),
+            })
     }
 
     /// The ends of a log, asked after this call began. Cancel safe.
@@ -140,13 +155,26 @@ fn answer(client: &Client, inbox: &Mutex<Receiver<Question>>) {
 
 impl Client {
     /// Where the log begins, and the last stable offset: `ListOffsets` carries the client's isolation level.
-    pub(super) fn bounds(&self, topic: &str, partition: i32, timeout: Duration) -> Result<Bounds, OlderError> {
-        let (start, end) = self.consumer.fetch_watermarks(topic, partition, timeout).map_err(|error| refused(&error))?;
+    pub(super) fn bounds(
+        &self,
+        topic: &str,
+        partition: i32,
+        timeout: Duration,
+    ) -> Result<Bounds, OlderError> {
+        let (start, end) = self
+            .consumer
+            .fetch_watermarks(topic, partition, timeout)
+            .map_err(|error| refused(&error))?;
         Ok(Bounds { start, end })
     }
 
     /// The first offset whose record is not older than that; `None` if there is none.
-    pub(super) fn at_time(&self, topic: &str, partition: i32, time_ms: i64) -> Result<Option<i64>, OlderError> {
+    pub(super) fn at_time(
+        &self,
+        topic: &str,
+        partition: i32,
+        time_ms: i64,
+    ) -> Result<Option<i64>, OlderError> {
         if self.is_mock() {
             return Err(OlderError::NoTimes);
         }
@@ -154,7 +182,10 @@ impl Client {
         times
             .add_partition_offset(topic, partition, Offset::Offset(time_ms.max(0)))
             .map_err(|error| refused(&error))?;
-        let answer = self.consumer.offsets_for_times(times, TIMEOUT).map_err(|error| refused(&error))?;
+        let answer = self
+            .consumer
+            .offsets_for_times(times, TIMEOUT)
+            .map_err(|error| refused(&error))?;
         let found = answer.find_partition(topic, partition).ok_or_else(gone)?;
         found.error().map_err(|error| refused(&error))?;
         Ok(match found.offset() {
@@ -181,7 +212,9 @@ impl Client {
         timeout: Duration,
     ) -> Result<Vec<(Arc<str>, Described)>, RDKafkaErrorCode> {
         let asked_at = Instant::now();
-        let Some(probe) = topics.first() else { return Ok(Vec::new()) };
+        let Some(probe) = topics.first() else {
+            return Ok(Vec::new());
+        };
         let answer = self.broker(probe, timeout).and_then(|broker| {
             raw::describe(&self.consumer, broker, topics, timeout).inspect_err(|_| self.next_broker())
         });
@@ -205,7 +238,12 @@ impl Client {
                 .consumer
                 .fetch_metadata(Some(topic), timeout)
                 .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))?;
-            brokers.extend(metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id));
+            brokers.extend(
+                metadata
+                    .brokers()
+                    .iter()
+                    .map(rdkafka::metadata::MetadataBroker::id),
+            );
         }
         brokers.last().copied().ok_or(RDKafkaErrorCode::AllBrokersDown)
     }
@@ -218,12 +256,25 @@ impl Client {
     /// Every topic's name.
     pub(super) fn topics(&self, timeout: Duration) -> KafkaResult<Vec<Arc<str>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout)?;
-        Ok(metadata.topics().iter().filter(|topic| topic.error().is_none()).map(|topic| topic.name().into()).collect())
+        Ok(metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none())
+            .map(|topic| topic.name().into())
+            .collect())
     }
 
     /// Whether the topic is still what it was, asked at most so long ago.
-    pub(super) fn verify(&self, topic: &Arc<str>, incarnation: Incarnation, age_max: Duration) -> Result<(), OlderError> {
-        let known = lock(&self.described).get(topic).filter(|(at, _)| at.elapsed() <= age_max).map(|(_, state)| state.clone());
+    pub(super) fn verify(
+        &self,
+        topic: &Arc<str>,
+        incarnation: Incarnation,
+        age_max: Duration,
+    ) -> Result<(), OlderError> {
+        let known = lock(&self.described)
+            .get(topic)
+            .filter(|(at, _)| at.elapsed() <= age_max)
+            .map(|(_, state)| state.clone());
         let state = match known {
             Some(state) => Some(state),
             None => self
@@ -233,7 +284,9 @@ impl Client {
                 .map(|(_, state)| state),
         };
         match state {
-            Some(Described::Topic { id, .. }) if super::topology::incarnation(topic, id) == incarnation => Ok(()),
+            Some(Described::Topic { id, .. }) if super::topology::incarnation(topic, id) == incarnation => {
+                Ok(())
+            }
             Some(Described::Unclear(code)) => Err(OlderError::Unavailable(code.to_string())),
             _ => Err(OlderError::Gone),
         }

@@ -44,8 +44,16 @@ impl SourceMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("source_records", "Records read live", metrics.records.clone());
-        registry.register("source_bytes", "Bytes of records read live", metrics.bytes.clone());
-        registry.register("source_rejected", "Records that are no event of their stream", metrics.rejected.clone());
+        registry.register(
+            "source_bytes",
+            "Bytes of records read live",
+            metrics.bytes.clone(),
+        );
+        registry.register(
+            "source_rejected",
+            "Records that are no event of their stream",
+            metrics.rejected.clone(),
+        );
         registry.register(
             "source_lost",
             "Times that Kafka deleted records before they were read",
@@ -56,10 +64,26 @@ impl SourceMetrics {
             "Times that a stream's partitions were paused because its sequencer was behind",
             metrics.held_back.clone(),
         );
-        registry.register("source_lag", "Offsets between the live position and the log's end", metrics.lag.clone());
-        registry.register("source_topics_missing", "Wanted topics that do not exist", metrics.topics_missing.clone());
-        registry.register("source_reachable", "1 while Kafka answers", metrics.reachable.clone());
-        registry.register("dead_letters", "Dead letters written", metrics.dead_letters.clone());
+        registry.register(
+            "source_lag",
+            "Offsets between the live position and the log's end",
+            metrics.lag.clone(),
+        );
+        registry.register(
+            "source_topics_missing",
+            "Wanted topics that do not exist",
+            metrics.topics_missing.clone(),
+        );
+        registry.register(
+            "source_reachable",
+            "1 while Kafka answers",
+            metrics.reachable.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Dead letters written",
+            metrics.dead_letters.clone(),
+        );
         registry.register(
             "dead_letters_failed",
             "Attempts to write a dead letter that failed; each is tried again",
@@ -91,15 +115,47 @@ pub(super) struct ReplayMetrics {
 impl ReplayMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("replay_passes", "Times that a part of a partition was read again", metrics.passes.clone());
+        registry.register(
+            "replay_passes",
+            "Times that a part of a partition was read again",
+            metrics.passes.clone(),
+        );
         registry.register("replay_pages", "Pages given to readers", metrics.pages.clone());
-        registry.register("replay_cache_hits", "Pages given at once from the cache", metrics.hits.clone());
-        registry.register("replay_bytes", "Bytes of records read again", metrics.bytes.clone());
-        registry.register("replay_limited", "Pages refused because too many passes waited", metrics.limited.clone());
-        registry.register("replay_cache_bytes", "Bytes of events in the page cache", metrics.cache_bytes.clone());
-        registry.register("replay_under_way", "Passes that have a consumer", metrics.under_way.clone());
-        registry.register("replay_waiting", "Passes that wait for a consumer", metrics.waiting.clone());
-        registry.register("replay_consumers", "Consumers of the replay pool", metrics.consumers.clone());
+        registry.register(
+            "replay_cache_hits",
+            "Pages given at once from the cache",
+            metrics.hits.clone(),
+        );
+        registry.register(
+            "replay_bytes",
+            "Bytes of records read again",
+            metrics.bytes.clone(),
+        );
+        registry.register(
+            "replay_limited",
+            "Pages refused because too many passes waited",
+            metrics.limited.clone(),
+        );
+        registry.register(
+            "replay_cache_bytes",
+            "Bytes of events in the page cache",
+            metrics.cache_bytes.clone(),
+        );
+        registry.register(
+            "replay_under_way",
+            "Passes that have a consumer",
+            metrics.under_way.clone(),
+        );
+        registry.register(
+            "replay_waiting",
+            "Passes that wait for a consumer",
+            metrics.waiting.clone(),
+        );
+        registry.register(
+            "replay_consumers",
+            "Consumers of the replay pool",
+            metrics.consumers.clone(),
+        );
         metrics
     }
 }

@@ -21,7 +21,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(sender: InputSender) -> Self {
-        Self { sender: Some(sender), waiting: VecDeque::new(), bytes: 0 }
+        Self {
+            sender: Some(sender),
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     pub(super) fn push(&mut self, input: Input) {

@@ -23,7 +23,13 @@ pub(super) struct Chunk {
 
 impl Chunk {
     pub(super) fn new(from: i64, next: i64, events: Vec<Event>, scanned_bytes: u64) -> Self {
-        Self { from, next, events: events.into_iter().map(Arc::new).collect(), scanned_bytes, used: 0 }
+        Self {
+            from,
+            next,
+            events: events.into_iter().map(Arc::new).collect(),
+            scanned_bytes,
+            used: 0,
+        }
     }
 
     /// The part in `from..until`: its events, where it ends, and its share of the bytes.
@@ -82,17 +88,24 @@ pub(super) enum Plan {
 impl Log {
     /// Bytes of an offset, from what was read; `None` before anything was.
     fn bytes_per_offset(&self) -> Option<u64> {
-        self.bytes_read.checked_div(self.offsets_read).map(|bytes| bytes.max(1))
+        self.bytes_read
+            .checked_div(self.offsets_read)
+            .map(|bytes| bytes.max(1))
     }
 
     fn is_near(&self, low: i64, high: i64, nearby_bytes: u64) -> bool {
         let distance = u64::try_from(high - low).unwrap_or(0);
         // Before anything is known of the log's records, neighbours count as near: the first chunk corrects it.
-        self.bytes_per_offset().is_none_or(|bytes| distance.saturating_mul(bytes) <= nearby_bytes)
+        self.bytes_per_offset()
+            .is_none_or(|bytes| distance.saturating_mul(bytes) <= nearby_bytes)
     }
 
     fn containing(&self, offset: i64) -> Option<&Chunk> {
-        self.chunks.range(..=offset).next_back().map(|(_, chunk)| chunk).filter(|chunk| offset < chunk.next)
+        self.chunks
+            .range(..=offset)
+            .next_back()
+            .map(|(_, chunk)| chunk)
+            .filter(|chunk| offset < chunk.next)
     }
 
     /// What to do about an offset that no chunk contains.
@@ -103,14 +116,27 @@ impl Log {
                 // A pass that was begun with room below is still on its way; and what is known of sizes changes.
                 && self.is_near(pass.position, from, nearby_bytes.saturating_mul(2))
         };
-        if let Some(pass) = self.passes.iter().filter(comes_by).max_by_key(|pass| pass.position) {
+        if let Some(pass) = self
+            .passes
+            .iter()
+            .filter(comes_by)
+            .max_by_key(|pass| pass.position)
+        {
             return Plan::Wait { pass: pass.id };
         }
         let above = |position: i64| position > from && self.is_near(from, position, nearby_bytes);
         let unknown = self.bytes_per_offset().is_none();
-        if let Some(pass) = self.passes.iter().filter(|pass| above(pass.position)).min_by_key(|pass| pass.position) {
+        if let Some(pass) = self
+            .passes
+            .iter()
+            .filter(|pass| above(pass.position))
+            .min_by_key(|pass| pass.position)
+        {
             if pass.gathering {
-                return Plan::Lower { pass: pass.id, start: from };
+                return Plan::Lower {
+                    pass: pass.id,
+                    start: from,
+                };
             }
             if unknown {
                 // It tells soon how big records are here; then this is asked again.
@@ -118,7 +144,12 @@ impl Log {
             }
         }
         let chunk_above = self.chunks.range(from..).next().map(|(start, _)| *start);
-        let pass_above = self.passes.iter().map(|pass| pass.position).filter(|position| *position > from).min();
+        let pass_above = self
+            .passes
+            .iter()
+            .map(|pass| pass.position)
+            .filter(|position| *position > from)
+            .min();
         let limit = chunk_above.into_iter().chain(pass_above).min();
         let start = match limit {
             // Somebody was here a little further on: others will come from here, too, so begin with some room below.
@@ -126,7 +157,11 @@ impl Log {
                 let room = nearby_bytes.saturating_mul(3) / 2 / self.bytes_per_offset().unwrap_or(1);
                 let lower = from.saturating_sub(i64::try_from(room).unwrap_or(i64::MAX));
                 let read_below = self.chunks.range(..from).next_back().map(|(_, chunk)| chunk.next);
-                let passed_below = self.passes.iter().map(|pass| pass.limit.unwrap_or(pass.position)).filter(|at| *at <= from);
+                let passed_below = self
+                    .passes
+                    .iter()
+                    .map(|pass| pass.limit.unwrap_or(pass.position))
+                    .filter(|at| *at <= from);
                 let floor = read_below.into_iter().chain(passed_below).max().unwrap_or(0);
                 lower.max(floor).max(self.log_start).min(from)
             }
@@ -153,7 +188,13 @@ pub(super) struct Pages<K> {
 
 impl<K: Clone + Eq + std::hash::Hash> Pages<K> {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { logs: HashMap::new(), order: BTreeMap::new(), clock: 0, bytes: 0, bytes_max }
+        Self {
+            logs: HashMap::new(),
+            order: BTreeMap::new(),
+            clock: 0,
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     pub(super) fn log(&mut self, key: &K) -> &mut Log {
@@ -203,7 +244,9 @@ impl<K: Clone + Eq + std::hash::Hash> Pages<K> {
         log.chunks.insert(chunk.from, chunk);
         let newest = self.clock;
         while self.bytes > self.bytes_max {
-            let Some((used, (key, from))) = self.order.pop_first() else { break };
+            let Some((used, (key, from))) = self.order.pop_first() else {
+                break;
+            };
             if used == newest {
                 // The newest stays, or nobody would ever get it.
                 self.order.insert(used, (key, from));
@@ -227,7 +270,13 @@ impl<K: Clone + Eq + std::hash::Hash> Pages<K> {
 
 fn cut(chunk: &Chunk, from: i64, until: i64) -> Chunk {
     let (events, next, scanned_bytes) = chunk.part(from, until);
-    Chunk { from: from.max(chunk.from), next, events, scanned_bytes, used: 0 }
+    Chunk {
+        from: from.max(chunk.from),
+        next,
+        events,
+        scanned_bytes,
+        used: 0,
+    }
 }
 
 #[cfg(test)]
@@ -239,7 +288,12 @@ mod tests {
     const RECORD: u64 = 100;
 
     fn chunk(from: i64, next: i64) -> Chunk {
-        Chunk::new(from, next, Vec::new(), RECORD * u64::try_from(next - from).expect("positive"))
+        Chunk::new(
+            from,
+            next,
+            Vec::new(),
+            RECORD * u64::try_from(next - from).expect("positive"),
+        )
     }
 
     fn pages() -> Pages<u8> {
@@ -248,13 +302,24 @@ mod tests {
 
     #[test]
     fn the_first_reader_starts_a_pass_where_it_stands() {
-        assert_eq!(pages().log(&0).plan(70, 1000), Plan::Start { start: 70, limit: None });
+        assert_eq!(
+            pages().log(&0).plan(70, 1000),
+            Plan::Start {
+                start: 70,
+                limit: None
+            }
+        );
     }
 
     #[test]
     fn a_reader_below_a_pass_that_gathers_lowers_it() {
         let mut pages = pages();
-        pages.log(&0).passes.push(PassView { id: 1, position: 70, gathering: true, limit: None });
+        pages.log(&0).passes.push(PassView {
+            id: 1,
+            position: 70,
+            gathering: true,
+            limit: None,
+        });
         assert_eq!(pages.log(&0).plan(60, 1000), Plan::Lower { pass: 1, start: 60 });
         assert_eq!(pages.log(&0).plan(75, 1000), Plan::Wait { pass: 1 });
     }
@@ -263,19 +328,49 @@ mod tests {
     fn a_reader_below_what_was_read_starts_with_room_below_and_ends_there() {
         let mut pages = pages();
         pages.add(&0, chunk(70, 90));
-        assert_eq!(pages.log(&0).plan(65, 1000), Plan::Start { start: 50, limit: Some(70) });
+        assert_eq!(
+            pages.log(&0).plan(65, 1000),
+            Plan::Start {
+                start: 50,
+                limit: Some(70)
+            }
+        );
         pages.log(&0).log_start = 60;
-        assert_eq!(pages.log(&0).plan(65, 1000), Plan::Start { start: 60, limit: Some(70) });
-        assert_eq!(pages.log(&0).plan(40, 1000), Plan::Start { start: 40, limit: Some(70) }, "far below");
+        assert_eq!(
+            pages.log(&0).plan(65, 1000),
+            Plan::Start {
+                start: 60,
+                limit: Some(70)
+            }
+        );
+        assert_eq!(
+            pages.log(&0).plan(40, 1000),
+            Plan::Start {
+                start: 40,
+                limit: Some(70)
+            },
+            "far below"
+        );
     }
 
     #[test]
     fn a_reader_far_ahead_of_a_pass_does_not_wait_for_it() {
         let mut pages = pages();
         pages.add(&0, chunk(0, 10));
-        pages.log(&0).passes.push(PassView { id: 1, position: 10, gathering: false, limit: None });
+        pages.log(&0).passes.push(PassView {
+            id: 1,
+            position: 10,
+            gathering: false,
+            limit: None,
+        });
         assert_eq!(pages.log(&0).plan(15, 1000), Plan::Wait { pass: 1 });
-        assert_eq!(pages.log(&0).plan(1000, 1000), Plan::Start { start: 1000, limit: None });
+        assert_eq!(
+            pages.log(&0).plan(1000, 1000),
+            Plan::Start {
+                start: 1000,
+                limit: None
+            }
+        );
     }
 
     #[test]

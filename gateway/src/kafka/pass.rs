@@ -16,10 +16,12 @@ use tokio::time::Instant;
 
 use super::client::Context;
 use super::live::to_decode;
+use super::lookup;
 use super::metrics::ByStream;
 use super::pages::Chunk;
 use super::raw::{Polled, Queue};
-use super::replay::{Key, LOOKUP_TIMEOUT, Shared, Standing, State};
+use super::replay::{Key, Shared, Standing, State};
+use super::witness;
 
 /// How long an answer about a topic's id is good.
 pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
@@ -42,7 +44,9 @@ pub(super) fn ensure_thread(shared: &Arc<Shared>, state: &mut State) {
         return;
     }
     let worker = Arc::clone(shared);
-    let spawned = std::thread::Builder::new().name("kafka-replay".to_owned()).spawn(move || run(&worker));
+    let spawned = std::thread::Builder::new()
+        .name("kafka-replay".to_owned())
+        .spawn(move || run(&worker));
     match spawned {
         Ok(_) => state.threads += 1,
         Err(error) => {
@@ -107,7 +111,11 @@ fn next_pass(shared: &Shared) -> Option<u64> {
             return None;
         }
         state.idle += 1;
-        state = shared.demand.wait_timeout(state, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        state = shared
+            .demand
+            .wait_timeout(state, wait)
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .0;
         state.idle -= 1;
     }
 }
@@ -134,7 +142,12 @@ struct Gathered {
 
 impl Gathered {
     fn at(offset: i64) -> Self {
-        Self { from: offset, next: offset, events: Vec::new(), bytes: 0 }
+        Self {
+            from: offset,
+            next: offset,
+            events: Vec::new(),
+            bytes: 0,
+        }
     }
 }
 
@@ -153,17 +166,27 @@ impl Reader {
             .create_with_context(Context)
             .map_err(|error| unavailable(error.to_string()))?;
         let consumer = Arc::new(consumer);
-        let queue = Queue::of(&consumer).ok_or_else(|| unavailable("the consumer has no queue".to_owned()))?;
-        Ok(Self { consumer, queue, polled: Vec::with_capacity(BATCH_MAX) })
+        let queue =
+            Queue::of(&consumer).ok_or_else(|| unavailable("the consumer has no queue".to_owned()))?;
+        Ok(Self {
+            consumer,
+            queue,
+            polled: Vec::with_capacity(BATCH_MAX),
+        })
     }
 
     fn read(&mut self, shared: &Shared, id: u64) {
-        let Some((key, partition)) =
-            shared.lock().passes.get(&id).map(|pass| (pass.key.clone(), pass.partition.clone()))
+        let Some((key, partition)) = shared
+            .lock()
+            .passes
+            .get(&id)
+            .map(|pass| (pass.key.clone(), pass.partition.clone()))
         else {
             return;
         };
-        let stop = self.follow(shared, id, &key, &partition).unwrap_or_else(Stop::Fail);
+        let stop = self
+            .follow(shared, id, &key, &partition)
+            .unwrap_or_else(Stop::Fail);
         if let Err(error) = self.consumer.unassign() {
             tracing::error!(%error, "librdkafka refused to unassign");
         }
@@ -194,19 +217,33 @@ impl Reader {
         shared.measure(&state);
     }
 
-    fn follow(&mut self, shared: &Shared, id: u64, key: &Key, partition: &Partition) -> Result<Stop, OlderError> {
+    fn follow(
+        &mut self,
+        shared: &Shared,
+        id: u64,
+        key: &Key,
+        partition: &Partition,
+    ) -> Result<Stop, OlderError> {
         let client = shared.lookup.client();
         client.verify(&partition.topic, partition.incarnation, VERIFY_EVERY)?;
-        let log_start = client.bounds(&partition.topic, partition.partition, LOOKUP_TIMEOUT)?.start;
+        let log_start = client
+            .bounds(&partition.topic, partition.partition, lookup::TIMEOUT)?
+            .start;
         let mut verified_at = Instant::now();
-        let Some(start) = begin(shared, id, key, log_start) else { return Ok(Stop::End) };
+        let Some(start) = begin(shared, id, key, log_start) else {
+            return Ok(Stop::End);
+        };
         self.assign(partition, start)?;
         let decoder = shared.decoders.get(&partition.stream).ok_or(OlderError::Gone)?;
-        let label = ByStream { stream: partition.stream.to_string() };
+        let label = ByStream {
+            stream: partition.stream.to_string(),
+        };
         let page_bytes = shared.settings.replay.page_bytes_max as u64;
         let turn_over = Instant::now() + TURN;
         let mut gathered = Gathered::at(start);
         let mut heard_at = Instant::now();
+        // What comes first, and what comes after a silence, may be of another life of the topic: see `witness`.
+        let mut in_doubt = true;
         // One page more than was asked for is read, so that the next request finds it.
         let mut ahead = true;
         loop {
@@ -225,9 +262,14 @@ impl Reader {
                 heard_at = Instant::now();
                 continue;
             }
-            let wait = if gathered.next > gathered.from { LINGER } else { LINGER * 5 };
+            let wait = if gathered.next > gathered.from {
+                LINGER
+            } else {
+                LINGER * 5
+            };
             self.queue.poll(wait, BATCH_MAX, &mut self.polled);
             let silent = self.polled.is_empty();
+            in_doubt |= !silent && heard_at.elapsed() > witness::GAP;
             let mut ended = false;
             let mut polled = std::mem::take(&mut self.polled);
             for item in polled.drain(..) {
@@ -251,9 +293,10 @@ impl Reader {
             let satisfied = demand.is_some_and(|demand| gathered.next >= demand.until);
             let full = gathered.bytes >= page_bytes;
             if full || at_limit || ended || satisfied || (silent && gathered.next > gathered.from) {
-                if verified_at.elapsed() > VERIFY_EVERY {
-                    client.verify(&partition.topic, partition.incarnation, VERIFY_EVERY)?;
-                    verified_at = Instant::now();
+                if in_doubt || verified_at.elapsed() > VERIFY_EVERY {
+                    let age_max = if in_doubt { Duration::ZERO } else { VERIFY_EVERY };
+                    client.verify(&partition.topic, partition.incarnation, age_max)?;
+                    (verified_at, in_doubt) = (Instant::now(), false);
                 }
                 // Only a full page was read ahead of anybody; what is there at the end is there.
                 ahead = demand.is_some() && full;
@@ -285,7 +328,11 @@ impl Reader {
             if wait.is_zero() || state.closed || state.queue.len() > state.idle {
                 return false;
             }
-            state = shared.demand.wait_timeout(state, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            state = shared
+                .demand
+                .wait_timeout(state, wait)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -299,9 +346,11 @@ impl Reader {
     ) -> Result<(), OlderError> {
         let client = shared.lookup.client();
         client.verify(&partition.topic, partition.incarnation, Duration::ZERO)?;
-        let bounds = client.bounds(&partition.topic, partition.partition, LOOKUP_TIMEOUT)?;
+        let bounds = client.bounds(&partition.topic, partition.partition, lookup::TIMEOUT)?;
         if gathered.next > bounds.end {
-            return Err(OlderError::Unavailable("the log ends before what was asked for".to_owned()));
+            return Err(OlderError::Unavailable(
+                "the log ends before what was asked for".to_owned(),
+            ));
         }
         let mut state = shared.lock();
         let log = state.pages.log(key);
@@ -334,7 +383,13 @@ fn begin(shared: &Shared, id: u64, key: &Key, log_start: i64) -> Option<i64> {
         && !pass.begun
     {
         pass.begun = true;
-        shared.metrics.passes.get_or_create(&ByStream { stream: key.0.to_string() }).inc();
+        shared
+            .metrics
+            .passes
+            .get_or_create(&ByStream {
+                stream: key.0.to_string(),
+            })
+            .inc();
     }
     // Readers below the log's start need not wait.
     state.tell(key);
@@ -343,7 +398,13 @@ fn begin(shared: &Shared, id: u64, key: &Key, log_start: i64) -> Option<i64> {
 
 fn limit_of(state: &State, id: u64) -> Option<i64> {
     let pass = state.passes.get(&id)?;
-    state.pages.peek(&pass.key)?.passes.iter().find(|view| view.id == id)?.limit
+    state
+        .pages
+        .peek(&pass.key)?
+        .passes
+        .iter()
+        .find(|view| view.id == id)?
+        .limit
 }
 
 /// Gives out what was gathered. True if others have read on from there.
@@ -357,7 +418,9 @@ fn publish(shared: &Shared, id: u64, key: &Key, label: &ByStream, gathered: &mut
     let covered = log.is_covered(read.next);
     if read.next > read.from {
         shared.metrics.bytes.get_or_create(label).inc_by(read.bytes);
-        state.pages.add(key, Chunk::new(read.from, read.next, read.events, read.bytes));
+        state
+            .pages
+            .add(key, Chunk::new(read.from, read.next, read.events, read.bytes));
     }
     state.tell(key);
     shared.measure(&state);
@@ -398,11 +461,20 @@ fn take(
             }
             Taken::Progress
         }
-        Polled::End { topic, partition, offset } if ours(&topic, partition) => {
+        Polled::End {
+            topic,
+            partition,
+            offset,
+        } if ours(&topic, partition) => {
             gathered.next = gathered.next.max(limit.map_or(offset, |limit| offset.min(limit)));
             Taken::End
         }
-        Polled::Partition { topic, partition, code, .. } if ours(&topic, partition) => match code {
+        Polled::Partition {
+            topic,
+            partition,
+            code,
+            ..
+        } if ours(&topic, partition) => match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Taken::OutOfRange,
             RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic

@@ -4,7 +4,10 @@
 //! The one module with `unsafe`. Invariant: nothing that it returns points into librdkafka's memory (borrowed payloads pin
 //! whole fetch buffers). It knows nothing of streams.
 
-#![allow(unsafe_code, reason = "calls into librdkafka that the wrapper lacks; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "calls into librdkafka that the wrapper lacks; each block says why it is sound"
+)]
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -40,9 +43,18 @@ pub(super) struct RawRecord {
 pub(super) enum Polled {
     Record(RawRecord),
     /// The partition is read up to here; what a `read_committed` reader may see ends at `offset`.
-    End { topic: Arc<str>, partition: i32, offset: i64 },
+    End {
+        topic: Arc<str>,
+        partition: i32,
+        offset: i64,
+    },
     /// Something is wrong with one partition. `offset` is the one that was asked for, where it matters.
-    Partition { topic: Arc<str>, partition: i32, offset: i64, code: RDKafkaErrorCode },
+    Partition {
+        topic: Arc<str>,
+        partition: i32,
+        offset: i64,
+        code: RDKafkaErrorCode,
+    },
     /// Something is wrong with the client.
     Client(RDKafkaErrorCode),
 }
@@ -94,7 +106,10 @@ impl Queue {
             return None;
         }
         Some(Self {
-            native: Arc::new(NativeQueue { queue, _consumer: Arc::clone(consumer) }),
+            native: Arc::new(NativeQueue {
+                queue,
+                _consumer: Arc::clone(consumer),
+            }),
             names: AHashSet::new(),
         })
     }
@@ -142,12 +157,22 @@ impl Queue {
                         out.push(Polled::Client(code));
                         return;
                     }
-                    let (topic, partition, offset) = (self.name((*place).topic), (*place).partition, (*place).offset);
+                    let (topic, partition, offset) =
+                        (self.name((*place).topic), (*place).partition, (*place).offset);
                     sys::rd_kafka_topic_partition_destroy(place);
                     out.push(if code == RDKafkaErrorCode::PartitionEOF {
-                        Polled::End { topic, partition, offset }
+                        Polled::End {
+                            topic,
+                            partition,
+                            offset,
+                        }
                     } else {
-                        Polled::Partition { topic, partition, offset, code }
+                        Polled::Partition {
+                            topic,
+                            partition,
+                            offset,
+                            code,
+                        }
                     });
                 }
                 sys::RD_KAFKA_EVENT_LOG => {
@@ -177,7 +202,8 @@ impl Queue {
             let value = slice(message.payload, message.len);
             let mut names: Vec<(Box<str>, Option<&[u8]>)> = Vec::new();
             let mut headers = ptr::null_mut();
-            if sys::rd_kafka_message_headers(message, &raw mut headers) == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            if sys::rd_kafka_message_headers(message, &raw mut headers)
+                == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             {
                 loop {
                     let (mut name, mut bytes, mut len) = (ptr::null(), ptr::null(), 0);
@@ -194,7 +220,9 @@ impl Queue {
                     names.push((CStr::from_ptr(name).to_string_lossy().into(), slice(bytes, len)));
                 }
             }
-            let parts = [key, value].into_iter().chain(names.iter().map(|(_, bytes)| *bytes));
+            let parts = [key, value]
+                .into_iter()
+                .chain(names.iter().map(|(_, bytes)| *bytes));
             let total = parts.clone().flatten().map(<[u8]>::len).sum();
             // One allocation for all parts of a record.
             let mut copy = Vec::with_capacity(total);
@@ -216,7 +244,10 @@ impl Queue {
                 key: take(key),
                 value: take(value),
                 bytes: total + names.iter().map(|(name, _)| name.len()).sum::<usize>(),
-                headers: names.iter().map(|(name, bytes)| (name.clone(), take(*bytes))).collect(),
+                headers: names
+                    .iter()
+                    .map(|(name, bytes)| (name.clone(), take(*bytes)))
+                    .collect(),
             }
         }
     }
@@ -277,20 +308,27 @@ pub(super) fn describe(
     if topics.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(&**name).ok()).collect();
+    let names: Vec<CString> = topics
+        .iter()
+        .filter_map(|name| CString::new(&**name).ok())
+        .collect();
     let mut pointers: Vec<*const std::ffi::c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let client = consumer.client().native_ptr();
     // SAFETY: the client outlives this call; the collection copies the names; the options, the collection, the queue and
     // the event are each destroyed exactly once; results are read before their event is destroyed. A result that comes
     // after the queue was given up is dropped by librdkafka.
     unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
         sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout).max(1), ptr::null_mut(), 0);
         sys::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
         let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let queue = sys::rd_kafka_queue_new(client);
         sys::rd_kafka_DescribeTopics(client, collection, options, queue);
-        let event = sys::rd_kafka_queue_poll(queue, millis(timeout.saturating_add(Duration::from_millis(500))));
+        let event =
+            sys::rd_kafka_queue_poll(queue, millis(timeout.saturating_add(Duration::from_millis(500))));
         let answer = if event.is_null() {
             Err(RDKafkaErrorCode::OperationTimedOut)
         } else {
@@ -307,7 +345,9 @@ pub(super) fn describe(
 }
 
 /// SAFETY: `event` must be alive.
-unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Result<Vec<(Arc<str>, Described)>, RDKafkaErrorCode> {
+unsafe fn described(
+    event: *mut sys::rd_kafka_event_t,
+) -> Result<Vec<(Arc<str>, Described)>, RDKafkaErrorCode> {
     // SAFETY: the event is alive (the caller's promise), and everything read here belongs to it.
     unsafe {
         let error = RDKafkaErrorCode::from(sys::rd_kafka_event_error(event));
@@ -348,7 +388,9 @@ unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Result<Vec<(Arc<str>, 
                         partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
                     }
                 }
-                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Described::Missing,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                    Described::Missing
+                }
                 code => Described::Unclear(code),
             };
             found.push((Arc::from(&*name), state));

@@ -19,7 +19,7 @@ use subscriptions::history::{Bounds, Older, OlderError, Page, Partition};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::lookup::{self, Lookup};
+use super::lookup::Lookup;
 use super::metrics::{ByStream, ReplayMetrics};
 use super::pages::{Pages, PassView, Plan};
 use super::pass;
@@ -115,11 +115,20 @@ impl Replay {
     /// # Errors
     ///
     /// librdkafka refuses the settings. An unreachable Kafka is no error.
-    pub fn new(settings: &KafkaSettings, contract: &Contract, registry: &mut Registry) -> Result<Arc<Self>, StartError> {
+    pub fn new(
+        settings: &KafkaSettings,
+        contract: &Contract,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, StartError> {
         let decoders = contract
             .streams
             .iter()
-            .map(|stream| (stream.name.clone(), Decoder::new(Arc::clone(stream), &settings.id_secret)))
+            .map(|stream| {
+                (
+                    stream.name.clone(),
+                    Decoder::new(Arc::clone(stream), &settings.id_secret),
+                )
+            })
             .collect();
         let shared = Shared {
             lookup: Lookup::start(settings)?,
@@ -138,7 +147,9 @@ impl Replay {
             demand: Condvar::new(),
             settings: settings.clone(),
         };
-        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+        Ok(Arc::new(Self {
+            shared: Arc::new(shared),
+        }))
     }
 }
 
@@ -150,14 +161,22 @@ impl Drop for Replay {
 }
 
 impl Older for Replay {
-    fn page(&self, partition: &Partition, from: i64, until: i64) -> BoxFuture<'static, Result<Page, OlderError>> {
+    fn page(
+        &self,
+        partition: &Partition,
+        from: i64,
+        until: i64,
+    ) -> BoxFuture<'static, Result<Page, OlderError>> {
         Box::pin(page(Arc::clone(&self.shared), partition.clone(), from, until))
     }
 
     fn bounds(&self, partition: &Partition) -> BoxFuture<'static, Result<Bounds, OlderError>> {
         let (shared, partition) = (Arc::clone(&self.shared), partition.clone());
         Box::pin(async move {
-            let bounds = shared.lookup.bounds(Arc::clone(&partition.topic), partition.partition).await?;
+            let bounds = shared
+                .lookup
+                .bounds(Arc::clone(&partition.topic), partition.partition)
+                .await?;
             verified(&shared, &partition).await?;
             Ok(bounds)
         })
@@ -168,7 +187,11 @@ impl Older for Replay {
         Box::pin(async move {
             verified(&shared, &partition).await?;
             // The end first: what comes between the two answers is found by its time.
-            let end = shared.lookup.bounds(Arc::clone(&partition.topic), partition.partition).await?.end;
+            let end = shared
+                .lookup
+                .bounds(Arc::clone(&partition.topic), partition.partition)
+                .await?
+                .end;
             let found = shared
                 .lookup
                 .run(move |client| client.at_time(&partition.topic, partition.partition, time_ms))
@@ -181,21 +204,33 @@ impl Older for Replay {
 /// Whether the topic is still the incarnation that is meant.
 async fn verified(shared: &Shared, partition: &Partition) -> Result<(), OlderError> {
     let (topic, incarnation) = (Arc::clone(&partition.topic), partition.incarnation);
-    shared.lookup.run(move |client| client.verify(&topic, incarnation, pass::VERIFY_EVERY)).await
+    shared
+        .lookup
+        .run(move |client| client.verify(&topic, incarnation, pass::VERIFY_EVERY))
+        .await
 }
 
 async fn page(shared: Arc<Shared>, partition: Partition, from: i64, until: i64) -> Result<Page, OlderError> {
     let key: Key = (partition.stream.clone(), partition.slot);
-    let label = ByStream { stream: partition.stream.to_string() };
+    let label = ByStream {
+        stream: partition.stream.to_string(),
+    };
     if !shared.decoders.contains_key(&partition.stream) {
         return Err(OlderError::Gone);
     }
     let (changed, id) = {
         let mut state = shared.lock();
         state.next_id += 1;
-        (Arc::clone(&state.readers.entry(key.clone()).or_default().changed), state.next_id)
+        (
+            Arc::clone(&state.readers.entry(key.clone()).or_default().changed),
+            state.next_id,
+        )
     };
-    let place = WaitingPlace { shared: &shared, key: &key, id };
+    let place = WaitingPlace {
+        shared: &shared,
+        key: &key,
+        id,
+    };
     let mut waited = false;
     loop {
         let mut changed = pin!(changed.notified());
@@ -232,7 +267,10 @@ impl WaitingPlace<'_> {
     fn step(&self, partition: &Partition, from: i64, until: i64) -> Option<Result<Page, OlderError>> {
         let mut state = self.shared.lock();
         let state = &mut *state;
-        if let Some(error) = state.waiting(self.key, self.id).and_then(|waiting| waiting.error.take()) {
+        if let Some(error) = state
+            .waiting(self.key, self.id)
+            .and_then(|waiting| waiting.error.take())
+        {
             return Some(Err(error));
         }
         if let Some(page) = state.page(self.key, from, until) {
@@ -248,7 +286,10 @@ impl WaitingPlace<'_> {
                 pass
             }
             Plan::Lower { pass, start } => {
-                log.passes.iter_mut().filter(|view| view.id == pass).for_each(|view| view.position = start);
+                log.passes
+                    .iter_mut()
+                    .filter(|view| view.id == pass)
+                    .for_each(|view| view.position = start);
                 pass
             }
             Plan::Start { start, limit } => {
@@ -261,7 +302,15 @@ impl WaitingPlace<'_> {
             }
         };
         let readers = state.readers.entry(self.key.clone()).or_default();
-        readers.waiting.insert(self.id, Waiting { from: wanted, until, pass: Some(pass), error: None });
+        readers.waiting.insert(
+            self.id,
+            Waiting {
+                from: wanted,
+                until,
+                pass: Some(pass),
+                error: None,
+            },
+        );
         pass::ensure_thread(self.shared, state);
         self.shared.measure(state);
         self.shared.demand.notify_all();
@@ -276,7 +325,11 @@ impl Shared {
 
     pub(super) fn measure(&self, state: &State) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let running = state.passes.values().filter(|pass| pass.standing == Standing::Running).count();
+        let running = state
+            .passes
+            .values()
+            .filter(|pass| pass.standing == Standing::Running)
+            .count();
         self.metrics.cache_bytes.set(gauge(state.pages.bytes()));
         self.metrics.waiting.set(gauge(state.queue.len()));
         self.metrics.under_way.set(gauge(running));
@@ -292,20 +345,39 @@ impl State {
     /// The page, if it is in the cache or needs nothing of it.
     fn page(&mut self, key: &Key, from: i64, until: i64) -> Option<Page> {
         let log_start = self.pages.log(key).log_start;
-        let begin = if self.pages.find(key, from).is_some() { from } else { from.max(log_start) };
+        let begin = if self.pages.find(key, from).is_some() {
+            from
+        } else {
+            from.max(log_start)
+        };
         if begin >= until {
-            return Some(Page { events: Arc::default(), next: begin, log_start, scanned_bytes: 0 });
+            return Some(Page {
+                events: Arc::default(),
+                next: begin,
+                log_start,
+                scanned_bytes: 0,
+            });
         }
         let chunk = self.pages.find(key, begin)?;
         let (events, next, scanned_bytes) = chunk.part(begin, until);
-        Some(Page { events, next, log_start: log_start.min(begin), scanned_bytes })
+        Some(Page {
+            events,
+            next,
+            log_start: log_start.min(begin),
+            scanned_bytes,
+        })
     }
 
     fn start(&mut self, key: &Key, partition: &Partition, start: i64, limit: Option<i64>) -> u64 {
         self.forget_suspended();
         self.next_id += 1;
         let id = self.next_id;
-        self.pages.log(key).passes.push(PassView { id, position: start, gathering: true, limit });
+        self.pages.log(key).passes.push(PassView {
+            id,
+            position: start,
+            gathering: true,
+            limit,
+        });
         let pass = Pass {
             key: key.clone(),
             partition: partition.clone(),
@@ -319,7 +391,12 @@ impl State {
 
     fn forget_suspended(&mut self) {
         let old = |pass: &Pass| matches!(pass.standing, Standing::Suspended(since) if since.elapsed() > SUSPENDED_MAX);
-        let ids: Vec<u64> = self.passes.iter().filter(|(_, pass)| old(pass)).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = self
+            .passes
+            .iter()
+            .filter(|(_, pass)| old(pass))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.end(id);
         }
@@ -337,11 +414,23 @@ impl State {
     /// What readers want of a pass; `None` if nobody waits for it.
     pub(super) fn demand(&self, id: u64) -> Option<Demand> {
         let pass = self.passes.get(&id)?;
-        let position = self.pages.peek(&pass.key)?.passes.iter().find(|view| view.id == id)?.position;
+        let position = self
+            .pages
+            .peek(&pass.key)?
+            .passes
+            .iter()
+            .find(|view| view.id == id)?
+            .position;
         let readers = self.readers.get(&pass.key)?;
         // Who stands below has been told to look again.
-        let waiting = readers.waiting.values().filter(|waiting| waiting.pass == Some(id) && waiting.from >= position);
-        waiting.map(|waiting| waiting.until).max().map(|until| Demand { until })
+        let waiting = readers
+            .waiting
+            .values()
+            .filter(|waiting| waiting.pass == Some(id) && waiting.from >= position);
+        waiting
+            .map(|waiting| waiting.until)
+            .max()
+            .map(|until| Demand { until })
     }
 
     /// Tells a partition's readers to look again.
@@ -365,13 +454,14 @@ impl State {
         if let Some(pass) = self.passes.get(&id)
             && let Some(readers) = self.readers.get_mut(&pass.key)
         {
-            for waiting in readers.waiting.values_mut().filter(|waiting| waiting.pass == Some(id)) {
+            for waiting in readers
+                .waiting
+                .values_mut()
+                .filter(|waiting| waiting.pass == Some(id))
+            {
                 waiting.error = Some(error.clone());
             }
         }
         self.end(id);
     }
 }
-
-/// How long a look-up for readers may take at most; here so that tests of patience agree with it.
-pub(super) const LOOKUP_TIMEOUT: Duration = lookup::TIMEOUT;

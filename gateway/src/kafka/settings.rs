@@ -105,7 +105,10 @@ impl KafkaSettings {
     /// Every property that librdkafka would refuse or that is protected; no connection is made.
     #[must_use]
     pub fn bad_properties(&self) -> Vec<BadProperty> {
-        self.properties.iter().filter_map(|(name, value)| bad_property(name, value)).collect()
+        self.properties
+            .iter()
+            .filter_map(|(name, value)| bad_property(name, value))
+            .collect()
     }
 
     /// For the one consumer of the live path.
@@ -114,7 +117,8 @@ impl KafkaSettings {
         config
             .set_default("queued.max.messages.kbytes", "16384")
             .set_default("fetch.wait.max.ms", "100")
-            .set_default("fetch.error.backoff.ms", "100");
+            // What tells two lives of a topic apart rests on it: see `witness`.
+            .set("fetch.error.backoff.ms", "100");
         config.into()
     }
 
@@ -125,7 +129,7 @@ impl KafkaSettings {
         let fetch_bytes = (self.replay.queue_kbytes.clamp(64, 65_536) * 1024).to_string();
         config
             .set("queued.max.messages.kbytes", &queue_kbytes)
-            .set("fetch.wait.max.ms", "50")
+            .set("fetch.wait.max.ms", "10")
             .set("fetch.error.backoff.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set_default("max.partition.fetch.bytes", &fetch_bytes);
@@ -175,7 +179,11 @@ impl KafkaSettings {
         let mut config = Config(ClientConfig::new());
         // Whoever sets `debug` wants to see it.
         let verbose = self.properties.contains_key("debug");
-        config.0.set_log_level(if verbose { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+        config.0.set_log_level(if verbose {
+            RDKafkaLogLevel::Debug
+        } else {
+            RDKafkaLogLevel::Info
+        });
         for (name, value) in &self.properties {
             if !is_protected(name) {
                 config.0.set(name, value.expose_secret());
@@ -222,7 +230,12 @@ fn is_protected(name: &str) -> bool {
 }
 
 fn bad_property(name: &str, value: &SecretString) -> Option<BadProperty> {
-    let bad = |reason: &str| Some(BadProperty { name: name.to_owned(), reason: reason.to_owned() });
+    let bad = |reason: &str| {
+        Some(BadProperty {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
     if is_protected(name) {
         return bad("it is protected: exactness depends on it, or it has a setting of its own");
     }
@@ -243,17 +256,28 @@ mod tests {
 
     fn settings(properties: &[(&str, &str)]) -> KafkaSettings {
         let mut settings = KafkaSettings::new("127.0.0.1:1", SecretString::from("event ids"));
-        settings.properties =
-            properties.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect();
+        settings.properties = properties
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), SecretString::from(*value)))
+            .collect();
         settings
     }
 
     #[test]
     fn protected_properties_cannot_be_overridden() {
-        let settings = settings(&[("isolation.level", "read_uncommitted"), ("auto.offset.reset", "latest")]);
-        assert_eq!(settings.live_consumer().get("isolation.level"), Some("read_committed"));
+        let settings = settings(&[
+            ("isolation.level", "read_uncommitted"),
+            ("auto.offset.reset", "latest"),
+        ]);
+        assert_eq!(
+            settings.live_consumer().get("isolation.level"),
+            Some("read_committed")
+        );
         assert_eq!(settings.live_consumer().get("auto.offset.reset"), Some("error"));
-        assert_eq!(settings.lookup_client().get("isolation.level"), Some("read_committed"));
+        assert_eq!(
+            settings.lookup_client().get("isolation.level"),
+            Some("read_committed")
+        );
         assert_eq!(settings.bad_properties().len(), 2);
     }
 
@@ -268,7 +292,12 @@ mod tests {
             ("sasl.oauthbearer.token.endpoint.url", "https://id.example/token"),
         ]);
         assert_eq!(settings.bad_properties(), []);
-        for config in [settings.live_consumer(), settings.replay_consumer(), settings.lookup_client(), settings.producer()] {
+        for config in [
+            settings.live_consumer(),
+            settings.replay_consumer(),
+            settings.lookup_client(),
+            settings.producer(),
+        ] {
             assert_eq!(config.get("sasl.mechanism"), Some("OAUTHBEARER"));
             assert!(config.create_native_config().is_ok());
         }
@@ -280,6 +309,10 @@ mod tests {
         let settings = settings(&[("sasl.pasword", "hush"), ("security.protocol", "hush")]);
         let problems = settings.bad_properties();
         assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));
+        assert!(
+            problems
+                .iter()
+                .all(|problem| !problem.to_string().contains("hush"))
+        );
     }
 }

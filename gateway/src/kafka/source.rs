@@ -2,7 +2,6 @@
 //!
 //! Invariant: no consumer group. Every node reads every partition of its streams from the end on.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +25,7 @@ use super::metrics::SourceMetrics;
 use super::settings::KafkaSettings;
 use super::steward::{Note, Steward, Table};
 use super::topology::Wanted;
+use super::witness;
 
 /// Commands for the live thread that may wait: a command a partition, and a layout of some thousand partitions.
 const COMMANDS_MAX: usize = 4096;
@@ -104,6 +104,7 @@ impl Source {
         let (commands, commanded) = sync_channel(COMMANDS_MAX);
         let (troubles, troubled) = sync_channel(TROUBLES_MAX);
         let (notes, inbox) = sync_channel(COMMANDS_MAX);
+        let (questions, questioned) = sync_channel(COMMANDS_MAX);
         let alive = Arc::new(Alive::default());
         let table = Arc::new(Table {
             consumer: Arc::clone(&consumer),
@@ -116,11 +117,13 @@ impl Source {
             streams,
             commands: commanded,
             troubles,
+            questions,
             dead_letters,
             alive: Arc::clone(&alive),
             metrics: metrics.clone(),
         })
         .ok_or_else(|| KafkaError::ClientCreation("the consumer has no queue".to_owned()))?;
+        let (witness, told, waker) = (Arc::clone(lookup.client()), commands.clone(), live.waker());
         let steward = Steward {
             lookup,
             wanted: Wanted::new(&contract.streams, &settings.dead_letter_topic),
@@ -137,15 +140,30 @@ impl Source {
             stale_after: settings.stale_after,
         };
         let threads = vec![
-            std::thread::Builder::new().name("kafka-live".to_owned()).spawn(move || live.run())?,
-            std::thread::Builder::new().name("kafka-steward".to_owned()).spawn(move || steward.run())?,
+            std::thread::Builder::new()
+                .name("kafka-live".to_owned())
+                .spawn(move || live.run())?,
+            std::thread::Builder::new()
+                .name("kafka-steward".to_owned())
+                .spawn(move || steward.run())?,
+            std::thread::Builder::new()
+                .name("kafka-witness".to_owned())
+                .spawn(move || witness::run(&witness, &questioned, &told, &waker))?,
         ];
-        Ok(Self { notes, table, threads })
+        Ok(Self {
+            notes,
+            table,
+            threads,
+        })
     }
 
     /// Stops reading. Waits for the threads, for dead letters that are still to be written at most some seconds.
     pub async fn stop(self) {
-        let Self { notes, table, threads } = self;
+        let Self {
+            notes,
+            table,
+            threads,
+        } = self;
         let stopped = tokio::task::spawn_blocking(move || {
             drop(notes.send(Note::Stop));
             for thread in threads {
@@ -183,15 +201,15 @@ impl Source {
         partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         SourceStatus {
             reachable: self.table.reachable.load(Ordering::Relaxed),
-            missing_topics: self.table.missing.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            missing_topics: self
+                .table
+                .missing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             partitions,
         }
     }
-}
-
-/// Inputs by stream, for [`Source::start`].
-pub fn inputs_of(map: HashMap<StreamName, InputSender>) -> impl Fn(&StreamName) -> Option<InputSender> {
-    move |name| map.get(name).cloned()
 }
 
 /// Milliseconds since the Unix epoch.

@@ -5,9 +5,9 @@
 //! "since now" and resolved later; a topic that is missing is told and picked up when it appears.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::BaseConsumer;
@@ -36,11 +36,21 @@ const STRIKES_MAX: u8 = 3;
 /// What the steward hears.
 pub(super) enum Note {
     /// The first answer about a partition.
-    Found { place: Place, asked_at_ms: i64, bounds: Result<Bounds, OlderError> },
+    Found {
+        place: Place,
+        asked_at_ms: i64,
+        bounds: Result<Bounds, OlderError>,
+    },
     /// A later answer about an unresolved one.
-    Resolved { place: Place, start: Result<i64, OlderError> },
+    Resolved {
+        place: Place,
+        start: Result<i64, OlderError>,
+    },
     /// Where a log is that a position fell out of.
-    Ends { place: Place, bounds: Result<Bounds, OlderError> },
+    Ends {
+        place: Place,
+        bounds: Result<Bounds, OlderError>,
+    },
     /// Stop.
     Stop,
 }
@@ -130,21 +140,30 @@ impl Steward {
             }
             self.judge(&mut work);
             self.complete(&mut work);
-            let wait = work.look_at.saturating_duration_since(Instant::now()).min(Duration::from_millis(200));
+            let wait = work
+                .look_at
+                .saturating_duration_since(Instant::now())
+                .min(Duration::from_millis(200));
             match self.inbox.recv_timeout(wait) {
-                Ok(Note::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Note::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.tell(Command::Stop);
+                    return;
+                }
                 Ok(note) => self.note(&mut work, note),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             while let Ok(trouble) = self.troubles.try_recv() {
-                self.trouble(&mut work, trouble);
+                self.trouble(&mut work, &trouble);
             }
         }
     }
 
     fn look(&self, work: &mut Work) {
         // Looks are the sign of life of a quiet cluster, so they come often enough for that, too.
-        let interval = self.metadata_interval.min(self.stale_after / 3).max(Duration::from_millis(100));
+        let interval = self
+            .metadata_interval
+            .min(self.stale_after / 3)
+            .max(Duration::from_millis(100));
         let timeout = (self.stale_after / 3).clamp(Duration::from_millis(500), Duration::from_secs(5));
         let client = self.lookup.client();
         let described = if self.wanted.has_patterns() {
@@ -153,7 +172,9 @@ impl Steward {
             Ok(Vec::new())
         }
         .and_then(|existing| {
-            client.describe(&self.wanted.topics(&existing), timeout).map_err(|code| code.to_string())
+            client
+                .describe(&self.wanted.topics(&existing), timeout)
+                .map_err(|code| code.to_string())
         });
         match described {
             Ok(described) => {
@@ -167,7 +188,9 @@ impl Steward {
                 }
                 work.looked = true;
                 let missing: Vec<Arc<str>> = work.topology.missing_topics().cloned().collect();
-                self.metrics.topics_missing.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
+                self.metrics
+                    .topics_missing
+                    .set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
                 *lock(&self.table.missing) = missing;
                 self.measure();
             }
@@ -191,20 +214,41 @@ impl Steward {
     fn change(&self, work: &mut Work, change: Change) {
         match change {
             Change::Missing { topic } => {
-                tracing::warn!(topic = &*topic, "the topic does not exist; it is read when it appears");
+                tracing::warn!(
+                    topic = &*topic,
+                    "the topic does not exist; it is read when it appears"
+                );
             }
             Change::Unclear { topic, reason } => {
-                tracing::warn!(topic = &*topic, reason, "the topic cannot be described; trying on");
+                tracing::warn!(
+                    topic = &*topic,
+                    reason,
+                    "the topic cannot be described; trying on"
+                );
             }
             Change::Removed { topic, incarnation } => {
                 tracing::warn!(topic = &*topic, "the topic was deleted or made again");
                 self.remove(work, &topic, incarnation, None);
             }
-            Change::Appeared { topic, incarnation, partitions, begin } => {
-                tracing::info!(topic = &*topic, partitions = partitions.end, ?begin, "the topic is read");
+            Change::Appeared {
+                topic,
+                incarnation,
+                partitions,
+                begin,
+            } => {
+                tracing::info!(
+                    topic = &*topic,
+                    partitions = partitions.end,
+                    ?begin,
+                    "the topic is read"
+                );
                 for partition in partitions {
-                    let place = Place { topic: Arc::clone(&topic), incarnation, partition };
-                    self.appear(work, place, begin);
+                    let place = Place {
+                        topic: Arc::clone(&topic),
+                        incarnation,
+                        partition,
+                    };
+                    self.appear(work, &place, begin);
                 }
             }
         }
@@ -220,20 +264,31 @@ impl Steward {
         for place in gone {
             if let Some(watch) = work.watches.remove(&place) {
                 if watch.standing.resolved.load(Ordering::Relaxed) {
-                    work.left.insert(place.clone(), watch.standing.position.load(Ordering::Relaxed));
+                    work.left
+                        .insert(place.clone(), watch.standing.position.load(Ordering::Relaxed));
                 }
                 self.metrics.lag.remove(&label(&place));
             }
         }
         lock(&self.table.standings).retain(|standing| !dead(&standing.place));
-        self.tell(Command::Remove { topic: Arc::clone(topic), incarnation, partition });
+        self.tell(Command::Remove {
+            topic: Arc::clone(topic),
+            incarnation,
+            partition,
+        });
     }
 
-    fn appear(&self, work: &mut Work, place: Place, begin: Begin) {
+    fn appear(&self, work: &mut Work, place: &Place, begin: Begin) {
         let mut routes = Vec::new();
         for (stream, tenant) in self.wanted.readers(&place.topic) {
-            let Some(next) = work.next_slot.get_mut(stream) else { continue };
-            routes.push(Route { stream, slot: Slot(*next), tenant });
+            let Some(next) = work.next_slot.get_mut(stream) else {
+                continue;
+            };
+            routes.push(Route {
+                stream,
+                slot: Slot(*next),
+                tenant,
+            });
             *next += 1;
         }
         let standing = Arc::new(Standing {
@@ -242,44 +297,71 @@ impl Steward {
             resolved: AtomicBool::new(false),
         });
         lock(&self.table.standings).push(Arc::clone(&standing));
-        let left = work.left.remove(&place);
-        work.watches.insert(place.clone(), Watch { routes, standing, state: State::Finding });
+        let left = work.left.remove(place);
+        work.left
+            .retain(|left, _| left.topic != place.topic || left.incarnation == place.incarnation);
+        work.watches.insert(
+            place.clone(),
+            Watch {
+                routes,
+                standing,
+                state: State::Finding,
+            },
+        );
         match (begin, left) {
-            (Begin::Zero, _) => self.announce(work, &place, Position::At(0)),
-            (Begin::Again, Some(offset)) => self.announce(work, &place, Position::At(offset)),
+            (Begin::Zero, _) => self.announce(work, place, Position::At(0)),
+            (Begin::Again, Some(offset)) => self.announce(work, place, Position::At(offset)),
             (Begin::End | Begin::Again, _) => self.find(work, place),
         }
     }
 
-    fn find(&self, work: &mut Work, place: Place) {
+    fn find(&self, work: &mut Work, place: &Place) {
         let (notes, asked, asked_at_ms) = (self.notes.clone(), place.clone(), now_ms());
         let refused = self.lookup.ask(move |client| {
             let bounds = client.bounds(&asked.topic, asked.partition, FIRST_TIMEOUT);
-            drop(notes.send(Note::Found { place: asked, asked_at_ms, bounds }));
+            drop(notes.send(Note::Found {
+                place: asked,
+                asked_at_ms,
+                bounds,
+            }));
         });
         if refused.is_err() {
-            self.announce(work, &place, Position::Since(asked_at_ms));
+            self.announce(work, place, Position::Since(asked_at_ms));
         }
     }
 
     fn announce(&self, work: &mut Work, place: &Place, start: Position) {
-        let Some(watch) = work.watches.get_mut(place) else { return };
+        let Some(watch) = work.watches.get_mut(place) else {
+            return;
+        };
         watch.state = match start {
             Position::At(offset) => {
                 watch.standing.position.store(offset, Ordering::Relaxed);
                 watch.standing.resolved.store(true, Ordering::Relaxed);
                 State::Live
             }
-            Position::Since(since_ms) => State::Unresolved { since_ms, asking: false },
+            Position::Since(since_ms) => State::Unresolved {
+                since_ms,
+                asking: false,
+            },
             Position::Start => State::Finding,
         };
         let (routes, standing) = (watch.routes.clone(), Arc::clone(&watch.standing));
-        self.tell(Command::Add { place: place.clone(), routes, start, standing });
+        self.tell(Command::Add {
+            place: place.clone(),
+            routes,
+            start,
+            standing,
+        });
     }
 
     fn note(&self, work: &mut Work, note: Note) {
         match note {
-            Note::Found { place, asked_at_ms, bounds } => match bounds {
+            Note::Found {
+                place,
+                asked_at_ms,
+                bounds,
+            } => match bounds {
                 Ok(bounds) => {
                     self.alive.now();
                     self.announce(work, &place, Position::At(bounds.end));
@@ -293,7 +375,9 @@ impl Steward {
                 }
             },
             Note::Resolved { place, start } => {
-                let Some(watch) = work.watches.get_mut(&place) else { return };
+                let Some(watch) = work.watches.get_mut(&place) else {
+                    return;
+                };
                 match start {
                     Ok(start) => {
                         watch.state = State::Live;
@@ -306,19 +390,22 @@ impl Steward {
                     }
                 }
             }
-            Note::Ends { place, bounds } => self.mend(work, place, bounds),
+            Note::Ends { place, bounds } => self.mend(work, place, bounds.ok()),
             Note::Stop => {}
         }
     }
 
-    fn trouble(&self, work: &mut Work, trouble: Trouble) {
+    fn trouble(&self, work: &mut Work, trouble: &Trouble) {
         match trouble {
             Trouble::Topic => work.look_at = Instant::now(),
             Trouble::OutOfRange(place) => {
-                if let Some(watch) = work.watches.get_mut(&place)
+                if let Some(watch) = work.watches.get_mut(place)
                     && matches!(watch.state, State::Live)
                 {
-                    watch.state = State::Mending { asking: false, strikes: 0 };
+                    watch.state = State::Mending {
+                        asking: false,
+                        strikes: 0,
+                    };
                     // The topic may have been made again.
                     work.look_at = Instant::now();
                     work.retry_at = Instant::now();
@@ -328,15 +415,22 @@ impl Steward {
     }
 
     /// A position fell out of its log: retention overtook it, or the log is shorter than it was.
-    fn mend(&self, work: &mut Work, place: Place, bounds: Result<Bounds, OlderError>) {
-        let Some(watch) = work.watches.get_mut(&place) else { return };
-        let State::Mending { asking, strikes } = &mut watch.state else { return };
+    fn mend(&self, work: &mut Work, place: Place, bounds: Option<Bounds>) {
+        let Some(watch) = work.watches.get_mut(&place) else {
+            return;
+        };
+        let State::Mending { asking, strikes } = &mut watch.state else {
+            return;
+        };
         *asking = false;
-        let Ok(bounds) = bounds else { return };
+        let Some(bounds) = bounds else { return };
         let position = watch.standing.position.load(Ordering::Relaxed);
         if position < bounds.start {
             watch.state = State::Live;
-            self.tell(Command::Lost { place, next: bounds.start });
+            self.tell(Command::Lost {
+                place,
+                next: bounds.start,
+            });
         } else if position <= bounds.end {
             watch.state = State::Live;
             self.tell(Command::Retry { place });
@@ -344,12 +438,15 @@ impl Steward {
             *strikes += 1;
         } else {
             tracing::error!(
-                topic = &*place.topic, partition = place.partition, position, end = bounds.end,
+                topic = &*place.topic,
+                partition = place.partition,
+                position,
+                end = bounds.end,
                 "the log is shorter than what was read of it; it is read on as a new partition"
             );
             self.remove(work, &place.topic, place.incarnation, Some(place.partition));
             work.left.insert(place.clone(), bounds.end);
-            self.appear(work, place, Begin::Again);
+            self.appear(work, &place, Begin::Again);
         }
     }
 
@@ -361,13 +458,15 @@ impl Steward {
                     let since_ms = *since_ms;
                     let refused = self.lookup.ask(move |client| {
                         // The end first: what comes between the two answers is found by its time.
-                        let start = client.bounds(&asked.topic, asked.partition, FIRST_TIMEOUT).and_then(|bounds| {
-                            match client.at_time(&asked.topic, asked.partition, since_ms) {
-                                Ok(found) => Ok(found.unwrap_or(bounds.end)),
-                                Err(OlderError::NoTimes) => Ok(bounds.end),
-                                Err(error) => Err(error),
-                            }
-                        });
+                        let start = client
+                            .bounds(&asked.topic, asked.partition, FIRST_TIMEOUT)
+                            .and_then(|bounds| {
+                                match client.at_time(&asked.topic, asked.partition, since_ms) {
+                                    Ok(found) => Ok(found.unwrap_or(bounds.end)),
+                                    Err(OlderError::NoTimes) => Ok(bounds.end),
+                                    Err(error) => Err(error),
+                                }
+                            });
                         drop(notes.send(Note::Resolved { place: asked, start }));
                     });
                     *asking = refused.is_ok();
@@ -388,14 +487,19 @@ impl Steward {
     fn judge(&self, work: &mut Work) {
         let silent_ms = now_ms().saturating_sub(self.alive.at_ms());
         let fresh = u128::try_from(silent_ms).unwrap_or(0) < self.stale_after.as_millis();
-        self.table.reachable.store(fresh && work.looked, Ordering::Relaxed);
+        self.table
+            .reachable
+            .store(fresh && work.looked, Ordering::Relaxed);
         self.metrics.reachable.set(i64::from(fresh && work.looked));
         if fresh != work.fresh {
             work.fresh = fresh;
             if fresh {
                 tracing::info!("kafka answers again");
             } else {
-                tracing::error!(silent_ms, "kafka does not answer; sessions stay and go on when it is back");
+                tracing::error!(
+                    silent_ms,
+                    "kafka does not answer; sessions stay and go on when it is back"
+                );
             }
             self.tell(Command::Fresh(fresh));
         }
@@ -407,7 +511,8 @@ impl Steward {
         }
         for (stream, complete) in work.complete.iter_mut().enumerate() {
             let finding = |watch: &Watch| {
-                matches!(watch.state, State::Finding) && watch.routes.iter().any(|route| route.stream == stream)
+                matches!(watch.state, State::Finding)
+                    && watch.routes.iter().any(|route| route.stream == stream)
             };
             if !*complete && !work.watches.values().any(finding) {
                 *complete = true;
@@ -438,13 +543,19 @@ impl Standing {
     }
 
     pub(super) fn lag(&self, consumer: &BaseConsumer<Context>) -> Option<i64> {
-        let position = self.resolved.load(Ordering::Relaxed).then(|| self.position.load(Ordering::Relaxed))?;
+        let position = self
+            .resolved
+            .load(Ordering::Relaxed)
+            .then(|| self.position.load(Ordering::Relaxed))?;
         Some(self.end(consumer)?.saturating_sub(position).max(0))
     }
 }
 
 fn label(place: &Place) -> ByPartition {
-    ByPartition { topic: place.topic.to_string(), partition: place.partition }
+    ByPartition {
+        topic: place.topic.to_string(),
+        partition: place.partition,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -69,10 +69,20 @@ impl Writer {
 
     fn write_as(&self, topic: &str, partition: i32, tenant: Option<&str>, value: &str) {
         let headers = tenant.into_iter().fold(OwnedHeaders::new(), |headers, tenant| {
-            headers.insert(Header { key: "tenant", value: Some(tenant) })
+            headers.insert(Header {
+                key: "tenant",
+                value: Some(tenant),
+            })
         });
-        let record = BaseRecord::to(topic).partition(partition).key("k").payload(value).headers(headers);
-        self.0.send(record).map_err(|(error, _)| error).expect("room in the producer's queue");
+        let record = BaseRecord::to(topic)
+            .partition(partition)
+            .key("k")
+            .payload(value)
+            .headers(headers);
+        self.0
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("room in the producer's queue");
     }
 
     pub(super) fn flush(&self) {
@@ -110,11 +120,19 @@ impl Reader {
                 self.partitions.insert(partition.slot.0, (partition, start));
             }
             Input::Resolved { slot, start } => {
-                self.partitions.get_mut(&slot.0).expect("announced before it is resolved").1 = Position::At(start);
+                self.partitions
+                    .get_mut(&slot.0)
+                    .expect("announced before it is resolved")
+                    .1 = Position::At(start);
             }
             Input::Complete => self.complete = true,
             Input::Records { slot, events, next } => {
-                let number = self.partitions.get(&slot.0).expect("announced before its records").0.partition;
+                let number = self
+                    .partitions
+                    .get(&slot.0)
+                    .expect("announced before its records")
+                    .0
+                    .partition;
                 for event in &events {
                     assert_eq!(event.slot, slot);
                     assert!(event.offset < next);
@@ -145,8 +163,13 @@ fn start(settings: &KafkaSettings, streams: Vec<Arc<Stream>>) -> (Source, Vec<Re
             next: HashMap::new(),
         });
     }
-    let source = Source::start(settings, &contract(streams), |name| inputs.get(name).cloned(), &mut Registry::default())
-        .expect("the source starts");
+    let source = Source::start(
+        settings,
+        &contract(streams),
+        |name| inputs.get(name).cloned(),
+        &mut Registry::default(),
+    )
+    .expect("the source starts");
     (source, readers)
 }
 
@@ -161,30 +184,49 @@ async fn what_exists_is_read_from_its_end_and_what_comes_is_delivered_in_order()
     let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a")]);
     let reader = &mut readers[0];
     reader.until("complete", |reader| reader.complete).await;
-    let mut starts: Vec<_> =
-        reader.partitions.values().map(|(partition, start)| (partition.partition, *start)).collect();
+    let mut starts: Vec<_> = reader
+        .partitions
+        .values()
+        .map(|(partition, start)| (partition.partition, *start))
+        .collect();
     starts.sort_by_key(|(partition, _)| *partition);
     assert_eq!(starts, [(0, Position::At(10)), (1, Position::At(0))]);
     for number in 0..1000 {
         writer.write("a", number % 2, &format!("{{\"new\":{number}}}"));
     }
     writer.flush();
-    reader.until("all events", |reader| reader.events.len() >= 1000).await;
+    reader
+        .until("all events", |reader| reader.events.len() >= 1000)
+        .await;
     for (partition, first) in [(0, 10), (1, 0)] {
-        let offsets: Vec<i64> =
-            reader.events.iter().filter(|(number, _)| *number == partition).map(|(_, offset)| *offset).collect();
+        let offsets: Vec<i64> = reader
+            .events
+            .iter()
+            .filter(|(number, _)| *number == partition)
+            .map(|(_, offset)| *offset)
+            .collect();
         assert_eq!(offsets, (first..first + 500).collect::<Vec<i64>>());
     }
     let status = source.status();
     assert!(status.reachable);
-    assert_eq!(status.partitions.iter().map(|partition| partition.position).collect::<Vec<_>>(), [Some(510), Some(500)]);
+    assert_eq!(
+        status
+            .partitions
+            .iter()
+            .map(|partition| partition.position)
+            .collect::<Vec<_>>(),
+        [Some(510), Some(500)]
+    );
     source.stop().await;
 }
 
 #[tokio::test]
 async fn a_topic_that_appears_later_is_read_from_its_first_record() {
     let broker = Broker::start(["a"], 1).expect("a broker");
-    let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a"), stream("later", "b")]);
+    let (source, mut readers) = start(
+        &settings(&broker),
+        vec![stream("events", "a"), stream("later", "b")],
+    );
     for reader in &mut readers {
         reader.until("complete", |reader| reader.complete).await;
     }
@@ -197,14 +239,22 @@ async fn a_topic_that_appears_later_is_read_from_its_first_record() {
     let later = &mut readers[1];
     later.until("the event", |reader| reader.events == [(2, 0)]).await;
     assert_eq!(later.partitions.len(), 3);
-    assert!(later.partitions.values().all(|(_, start)| *start == Position::At(0)));
+    assert!(
+        later
+            .partitions
+            .values()
+            .all(|(_, start)| *start == Position::At(0))
+    );
     source.stop().await;
 }
 
 #[tokio::test]
 async fn topics_of_a_pattern_are_found_and_one_topic_feeds_several_streams() {
     let broker = Broker::start(["fhir.a", "fhir.b", "other", "tidewire.dead-letters"], 1).expect("a broker");
-    let (source, mut readers) = start(&settings(&broker), vec![stream("all", "fhir.*"), stream("one", "fhir.b")]);
+    let (source, mut readers) = start(
+        &settings(&broker),
+        vec![stream("all", "fhir.*"), stream("one", "fhir.b")],
+    );
     for reader in &mut readers {
         reader.until("complete", |reader| reader.complete).await;
     }
@@ -214,15 +264,22 @@ async fn topics_of_a_pattern_are_found_and_one_topic_feeds_several_streams() {
     writer.write("fhir.a", 0, "{}");
     writer.write("fhir.b", 0, "{}");
     writer.flush();
-    readers[0].until("both events", |reader| reader.events.len() == 2).await;
-    readers[1].until("its event", |reader| reader.events.len() == 1).await;
+    readers[0]
+        .until("both events", |reader| reader.events.len() == 2)
+        .await;
+    readers[1]
+        .until("its event", |reader| reader.events.len() == 1)
+        .await;
     source.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_that_is_behind_does_not_hold_up_another() {
     let broker = Broker::start(["slow", "fast"], 1).expect("a broker");
-    let (source, mut readers) = start(&settings(&broker), vec![stream("slow", "slow"), stream("fast", "fast")]);
+    let (source, mut readers) = start(
+        &settings(&broker),
+        vec![stream("slow", "slow"), stream("fast", "fast")],
+    );
     for reader in &mut readers {
         reader.until("complete", |reader| reader.complete).await;
     }
@@ -237,8 +294,12 @@ async fn a_stream_that_is_behind_does_not_hold_up_another() {
         writer.write("fast", 0, "{}");
     }
     writer.flush();
-    readers[1].until("the fast stream's events", |reader| reader.events.len() == 100).await;
-    readers[0].until("the slow stream's events", |reader| reader.events.len() == 100).await;
+    readers[1]
+        .until("the fast stream's events", |reader| reader.events.len() == 100)
+        .await;
+    readers[0]
+        .until("the slow stream's events", |reader| reader.events.len() == 100)
+        .await;
     source.stop().await;
 }
 
@@ -256,7 +317,11 @@ async fn a_kafka_that_is_gone_is_told_and_nothing_is_lost_when_it_is_back() {
     broker.set_reachable(true).expect("it is back");
     let writer = Writer::new(&broker);
     writer.write("a", 0, "{}");
-    reader.until("fresh, and the event", |reader| reader.fresh == Some(true) && reader.events.len() == 1).await;
+    reader
+        .until("fresh, and the event", |reader| {
+            reader.fresh == Some(true) && reader.events.len() == 1
+        })
+        .await;
     source.stop().await;
 }
 
@@ -276,11 +341,14 @@ async fn a_record_without_a_tenant_becomes_a_dead_letter_and_the_stream_goes_on(
     writer.write_as("a", 0, None, "{\"n\":2}");
     writer.write("a", 0, "{\"n\":3}");
     writer.flush();
-    reader.until("the good events", |reader| reader.events == [(0, 0), (0, 2)]).await;
+    reader
+        .until("the good events", |reader| reader.events == [(0, 0), (0, 2)])
+        .await;
 
     let consumer: BaseConsumer = settings.replay_consumer().create().expect("a consumer");
     let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset("tidewire.dead-letters", 0, rdkafka::Offset::Offset(0)).expect("an offset");
+    list.add_partition_offset("tidewire.dead-letters", 0, rdkafka::Offset::Offset(0))
+        .expect("an offset");
     consumer.assign(&list).expect("assigned");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let letter = loop {
@@ -297,9 +365,13 @@ async fn a_record_without_a_tenant_becomes_a_dead_letter_and_the_stream_goes_on(
         .iter()
         .map(|header| (header.key, header.value.unwrap_or_default()))
         .collect();
-    for (name, value) in
-        [("stream", "events"), ("topic", "a"), ("partition", "0"), ("offset", "1"), ("reason", "tenant_missing")]
-    {
+    for (name, value) in [
+        ("stream", "events"),
+        ("topic", "a"),
+        ("partition", "0"),
+        ("offset", "1"),
+        ("reason", "tenant_missing"),
+    ] {
         assert_eq!(headers.get(name), Some(&value.as_bytes()), "{name}");
     }
     source.stop().await;
@@ -313,12 +385,12 @@ mod older {
     use schemas::ids::{Slot, StreamName};
     use subscriptions::history::{Older, OlderError, Page, Partition};
 
+    use super::super::KafkaSettings;
     use super::super::embedded::Broker;
     use super::super::lookup::Lookup;
     use super::super::raw::Described;
     use super::super::replay::Replay;
     use super::super::topology::incarnation;
-    use super::super::KafkaSettings;
     use super::{PATIENCE, Writer, contract, settings, stream};
 
     struct Past {
@@ -332,17 +404,27 @@ mod older {
         let broker = Broker::start(["a"], 1).expect("a broker");
         let writer = Writer::new(&broker);
         for number in 0..records {
-            writer.write("a", 0, &format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(100)));
+            writer.write(
+                "a",
+                0,
+                &format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(100)),
+            );
         }
         writer.flush();
         let mut settings = settings(&broker);
         change(&mut settings);
         let mut registry = Registry::default();
-        let replay = Replay::new(&settings, &contract(vec![stream("events", "a")]), &mut registry).expect("a replay");
+        let replay =
+            Replay::new(&settings, &contract(vec![stream("events", "a")]), &mut registry).expect("a replay");
         let topic: Arc<str> = Arc::from("a");
         let lookup = Lookup::start(&settings).expect("look-ups");
-        let described = lookup.client().describe(&[Arc::clone(&topic)], PATIENCE).expect("an answer");
-        let Some((_, Described::Topic { id, .. })) = described.first() else { panic!("the topic exists") };
+        let described = lookup
+            .client()
+            .describe(&[Arc::clone(&topic)], PATIENCE)
+            .expect("an answer");
+        let Some((_, Described::Topic { id, .. })) = described.first() else {
+            panic!("the topic exists")
+        };
         let partition = Partition {
             stream: StreamName::parse("events").expect("a name"),
             slot: Slot(3),
@@ -350,12 +432,19 @@ mod older {
             topic,
             partition: 0,
         };
-        Past { broker, replay, registry, partition }
+        Past {
+            broker,
+            replay,
+            registry,
+            partition,
+        }
     }
 
     impl Past {
         async fn page(&self, from: i64, until: i64) -> Result<Page, OlderError> {
-            tokio::time::timeout(PATIENCE, self.replay.page(&self.partition, from, until)).await.expect("a page in time")
+            tokio::time::timeout(PATIENCE, self.replay.page(&self.partition, from, until))
+                .await
+                .expect("a page in time")
         }
 
         /// Reads `from..until` as a reader does, and checks that nothing is missing.
@@ -373,8 +462,15 @@ mod older {
         fn metric(&self, name: &str) -> u64 {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or("x 0").to_owned();
-            line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or("x 0")
+                .to_owned();
+            line.rsplit(' ')
+                .next()
+                .and_then(|value| value.parse().ok())
+                .expect("a number")
         }
     }
 
@@ -446,10 +542,16 @@ mod older {
     #[tokio::test]
     async fn another_incarnation_is_gone_and_times_are_refused_by_a_mock_cluster() {
         let mut past = past(10, |_| {});
-        assert_eq!(past.replay.at_time(&past.partition, 0).await, Err(OlderError::NoTimes));
+        assert_eq!(
+            past.replay.at_time(&past.partition, 0).await,
+            Err(OlderError::NoTimes)
+        );
         past.partition.incarnation = schemas::ids::Incarnation(1);
         assert_eq!(past.page(0, 10).await.err(), Some(OlderError::Gone));
-        assert_eq!(past.replay.bounds(&past.partition).await.err(), Some(OlderError::Gone));
+        assert_eq!(
+            past.replay.bounds(&past.partition).await.err(),
+            Some(OlderError::Gone)
+        );
     }
 
     #[tokio::test]
@@ -476,8 +578,13 @@ mod older {
         let replay = Replay::new(&settings, &contract, &mut Registry::default()).expect("a replay");
         let topic: Arc<str> = Arc::from("a");
         let lookup = Lookup::start(&settings).expect("look-ups");
-        let described = lookup.client().describe(&[Arc::clone(&topic)], PATIENCE).expect("an answer");
-        let Some((_, Described::Topic { id, .. })) = described.first() else { panic!("the topic exists") };
+        let described = lookup
+            .client()
+            .describe(&[Arc::clone(&topic)], PATIENCE)
+            .expect("an answer");
+        let Some((_, Described::Topic { id, .. })) = described.first() else {
+            panic!("the topic exists")
+        };
         let pages = (0..8).map(|number| {
             let partition = Partition {
                 stream: StreamName::parse("events").expect("a name"),
@@ -488,7 +595,10 @@ mod older {
             };
             replay.page(&partition, 0, 100)
         });
-        for page in tokio::time::timeout(PATIENCE, futures_util::future::join_all(pages)).await.expect("in time") {
+        for page in tokio::time::timeout(PATIENCE, futures_util::future::join_all(pages))
+            .await
+            .expect("in time")
+        {
             assert_eq!(page.expect("a page").events.len(), 100);
         }
     }

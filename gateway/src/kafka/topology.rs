@@ -34,19 +34,34 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(streams: &[Arc<Stream>], dead_letter_topic: &str) -> Self {
-        Self { streams: streams.to_vec(), never: Arc::from(dead_letter_topic) }
+        Self {
+            streams: streams.to_vec(),
+            never: Arc::from(dead_letter_topic),
+        }
     }
 
     /// Whether the names of all topics are needed.
     pub(super) fn has_patterns(&self) -> bool {
-        self.streams.iter().flat_map(|stream| &stream.topics).any(|pattern| !pattern.is_literal())
+        self.streams
+            .iter()
+            .flat_map(|stream| &stream.topics)
+            .any(|pattern| !pattern.is_literal())
     }
 
     /// Topics to describe: those that are named, and those of `existing` that match a pattern. Distinct, in order.
     pub(super) fn topics(&self, existing: &[Arc<str>]) -> Vec<Arc<str>> {
-        let named = self.streams.iter().flat_map(|stream| &stream.topics).filter(|pattern| pattern.is_literal());
+        let named = self
+            .streams
+            .iter()
+            .flat_map(|stream| &stream.topics)
+            .filter(|pattern| pattern.is_literal());
         let mut topics: Vec<Arc<str>> = named.map(|pattern| Arc::from(pattern.as_str())).collect();
-        topics.extend(existing.iter().filter(|topic| self.readers(topic).next().is_some()).cloned());
+        topics.extend(
+            existing
+                .iter()
+                .filter(|topic| self.readers(topic).next().is_some())
+                .cloned(),
+        );
         topics.retain(|topic| **topic != *self.never);
         topics.sort();
         topics.dedup();
@@ -54,11 +69,22 @@ impl Wanted {
     }
 
     /// The streams that read a topic, by their place, and the tenant that its name captures.
-    pub(super) fn readers<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (usize, Option<TenantId>)> + 'a {
+    pub(super) fn readers<'a>(
+        &'a self,
+        topic: &'a str,
+    ) -> impl Iterator<Item = (usize, Option<TenantId>)> + 'a {
         let wanted = *topic != *self.never;
-        self.streams.iter().enumerate().filter(move |_| wanted).filter_map(move |(place, stream)| {
-            stream.topics.iter().find_map(|pattern| pattern.matches(topic)).map(|found| (place, found.tenant))
-        })
+        self.streams
+            .iter()
+            .enumerate()
+            .filter(move |_| wanted)
+            .filter_map(move |(place, stream)| {
+                stream
+                    .topics
+                    .iter()
+                    .find_map(|pattern| pattern.matches(topic))
+                    .map(|found| (place, found.tenant))
+            })
     }
 }
 
@@ -77,9 +103,17 @@ pub(super) enum Begin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     /// The topic is gone, or another topic has its name.
-    Removed { topic: Arc<str>, incarnation: Incarnation },
+    Removed {
+        topic: Arc<str>,
+        incarnation: Incarnation,
+    },
     /// These partitions are new.
-    Appeared { topic: Arc<str>, incarnation: Incarnation, partitions: std::ops::Range<i32>, begin: Begin },
+    Appeared {
+        topic: Arc<str>,
+        incarnation: Incarnation,
+        partitions: std::ops::Range<i32>,
+        begin: Begin,
+    },
     /// The topic does not exist (told once).
     Missing { topic: Arc<str> },
     /// The cluster would not describe the topic (told once).
@@ -92,9 +126,16 @@ enum Known {
     Missing,
     /// It may exist.
     Unclear,
-    Topic { incarnation: Incarnation, partitions: i32, misses: u8 },
+    Topic {
+        incarnation: Incarnation,
+        partitions: i32,
+        misses: u8,
+    },
     /// It was there once.
-    Removed { incarnation: Incarnation, partitions: i32 },
+    Removed {
+        incarnation: Incarnation,
+        partitions: i32,
+    },
 }
 
 /// What is known of the cluster.
@@ -136,27 +177,47 @@ impl Topology {
 
     /// Whether another look should come soon: something is taken for gone that one look did not find.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.topics.values().any(|known| matches!(known, Known::Topic { misses: 1.., .. }))
+        self.topics
+            .values()
+            .any(|known| matches!(known, Known::Topic { misses: 1.., .. }))
     }
 
     /// The topics that are wanted by name and do not exist.
     pub(super) fn missing_topics(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.topics.iter().filter(|(_, known)| !matches!(known, Known::Topic { .. })).map(|(topic, _)| topic)
+        self.topics
+            .iter()
+            .filter(|(_, known)| !matches!(known, Known::Topic { .. }))
+            .map(|(topic, _)| topic)
     }
 
     fn missing(&mut self, topic: &Arc<str>, changes: &mut Vec<Change>) {
         match self.topics.get_mut(topic) {
             Some(Known::Missing | Known::Removed { .. }) => {}
-            Some(Known::Topic { incarnation, partitions, misses }) => {
+            Some(Known::Topic {
+                incarnation,
+                partitions,
+                misses,
+            }) => {
                 *misses += 1;
                 if *misses >= MISSES_MAX {
                     let (incarnation, partitions) = (*incarnation, *partitions);
-                    changes.push(Change::Removed { topic: Arc::clone(topic), incarnation });
-                    self.topics.insert(Arc::clone(topic), Known::Removed { incarnation, partitions });
+                    changes.push(Change::Removed {
+                        topic: Arc::clone(topic),
+                        incarnation,
+                    });
+                    self.topics.insert(
+                        Arc::clone(topic),
+                        Known::Removed {
+                            incarnation,
+                            partitions,
+                        },
+                    );
                 }
             }
             Some(Known::Unclear) | None => {
-                changes.push(Change::Missing { topic: Arc::clone(topic) });
+                changes.push(Change::Missing {
+                    topic: Arc::clone(topic),
+                });
                 self.topics.insert(Arc::clone(topic), Known::Missing);
             }
         }
@@ -164,7 +225,10 @@ impl Topology {
 
     fn unclear(&mut self, topic: &Arc<str>, reason: String, changes: &mut Vec<Change>) {
         if !self.topics.contains_key(topic) {
-            changes.push(Change::Unclear { topic: Arc::clone(topic), reason });
+            changes.push(Change::Unclear {
+                topic: Arc::clone(topic),
+                reason,
+            });
             self.topics.insert(Arc::clone(topic), Known::Unclear);
         }
     }
@@ -172,20 +236,45 @@ impl Topology {
     fn found(&mut self, topic: &Arc<str>, incarnation: Incarnation, count: i32, changes: &mut Vec<Change>) {
         let mut appear = |partitions: std::ops::Range<i32>, begin| {
             if !partitions.is_empty() {
-                changes.push(Change::Appeared { topic: Arc::clone(topic), incarnation, partitions, begin });
+                changes.push(Change::Appeared {
+                    topic: Arc::clone(topic),
+                    incarnation,
+                    partitions,
+                    begin,
+                });
             }
         };
-        let now = Known::Topic { incarnation, partitions: count, misses: 0 };
+        let now = Known::Topic {
+            incarnation,
+            partitions: count,
+            misses: 0,
+        };
         match self.topics.insert(Arc::clone(topic), now) {
-            Some(Known::Topic { incarnation: before, partitions, .. }) if before == incarnation => {
+            Some(Known::Topic {
+                incarnation: before,
+                partitions,
+                ..
+            }) if before == incarnation => {
                 appear(partitions..count, Begin::Zero);
                 if partitions > count {
                     // Stale metadata: a topic never loses partitions.
-                    self.topics.insert(Arc::clone(topic), Known::Topic { incarnation, partitions, misses: 0 });
+                    self.topics.insert(
+                        Arc::clone(topic),
+                        Known::Topic {
+                            incarnation,
+                            partitions,
+                            misses: 0,
+                        },
+                    );
                 }
             }
-            Some(Known::Topic { incarnation: before, .. }) => {
-                changes.push(Change::Removed { topic: Arc::clone(topic), incarnation: before });
+            Some(Known::Topic {
+                incarnation: before, ..
+            }) => {
+                changes.push(Change::Removed {
+                    topic: Arc::clone(topic),
+                    incarnation: before,
+                });
                 changes.push(Change::Appeared {
                     topic: Arc::clone(topic),
                     incarnation,
@@ -193,7 +282,10 @@ impl Topology {
                     begin: Begin::Zero,
                 });
             }
-            Some(Known::Removed { incarnation: before, partitions }) if before == incarnation => {
+            Some(Known::Removed {
+                incarnation: before,
+                partitions,
+            }) if before == incarnation => {
                 appear(0..partitions.min(count), Begin::Again);
                 appear(partitions..count, Begin::Zero);
             }
@@ -217,7 +309,12 @@ mod tests {
     }
 
     fn appeared(id: u128, partitions: std::ops::Range<i32>, begin: Begin) -> Change {
-        Change::Appeared { topic: Arc::from("a"), incarnation: incarnation("a", id), partitions, begin }
+        Change::Appeared {
+            topic: Arc::from("a"),
+            incarnation: incarnation("a", id),
+            partitions,
+            begin,
+        }
     }
 
     #[test]
@@ -231,7 +328,12 @@ mod tests {
     #[test]
     fn a_missing_topic_is_told_once_and_begins_at_zero_when_it_appears() {
         let mut topology = Topology::default();
-        assert_eq!(look(&mut topology, Described::Missing), [Change::Missing { topic: Arc::from("a") }]);
+        assert_eq!(
+            look(&mut topology, Described::Missing),
+            [Change::Missing {
+                topic: Arc::from("a")
+            }]
+        );
         assert_eq!(look(&mut topology, Described::Missing), []);
         assert_eq!(topology.missing_topics().count(), 1);
         assert_eq!(look(&mut topology, topic(7, 1)), [appeared(7, 0..1, Begin::Zero)]);
@@ -251,8 +353,14 @@ mod tests {
     fn a_topic_made_again_is_removed_and_begins_at_zero() {
         let mut topology = Topology::default();
         look(&mut topology, topic(7, 2));
-        let removed = Change::Removed { topic: Arc::from("a"), incarnation: incarnation("a", 7) };
-        assert_eq!(look(&mut topology, topic(8, 1)), [removed, appeared(8, 0..1, Begin::Zero)]);
+        let removed = Change::Removed {
+            topic: Arc::from("a"),
+            incarnation: incarnation("a", 7),
+        };
+        assert_eq!(
+            look(&mut topology, topic(8, 1)),
+            [removed, appeared(8, 0..1, Begin::Zero)]
+        );
     }
 
     #[test]
@@ -265,7 +373,10 @@ mod tests {
         assert!(!topology.is_in_doubt());
         look(&mut topology, Described::Missing);
         assert_eq!(look(&mut topology, Described::Missing).len(), 1);
-        assert_eq!(look(&mut topology, topic(7, 2)), [appeared(7, 0..2, Begin::Again)]);
+        assert_eq!(
+            look(&mut topology, topic(7, 2)),
+            [appeared(7, 0..2, Begin::Again)]
+        );
     }
 
     #[test]
