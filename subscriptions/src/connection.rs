@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     /// Takes a WebSocket client's bytes apart.
     pub(crate) reader: Option<ws::Reader>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
+    /// Subscriptions that wait for their stream to be ready.
+    pub(crate) waiting: usize,
     /// The rest of a frame and control messages, from `written` on.
     pending: Vec<u8>,
     written: usize,
@@ -93,6 +95,7 @@ impl Connection {
             outlet,
             reader: None,
             subscriptions: Vec::new(),
+            waiting: 0,
             pending: Vec::new(),
             written: 0,
             full_since: None,

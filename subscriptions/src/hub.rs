@@ -221,7 +221,7 @@ impl Failure {
 pub struct SessionInfo {
     /// Its id (`ses_...`).
     pub id: String,
-    /// `websocket`, `sse` or `pull`.
+    /// `websocket` or `sse`. A request for a page is no session.
     pub protocol: &'static str,
     /// Whose data; none before `auth`.
     pub tenant: Option<String>,

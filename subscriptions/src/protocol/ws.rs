@@ -118,7 +118,13 @@ impl Reader {
             OpCode::Control(Control::Close) => match payload.as_slice() {
                 [] => Ok(Some(Incoming::Close(None))),
                 [_] => Err(Broken::Protocol("a close frame has one byte")),
-                [high, low, ..] => Ok(Some(Incoming::Close(Some(u16::from_be_bytes([*high, *low]))))),
+                // Codes that must not be sent (RFC 6455, section 7.4), or that nobody has defined a use for.
+                [high, low, ..] => match u16::from_be_bytes([*high, *low]) {
+                    0..=999 | 1004..=1006 | 1015..=2999 | 5000.. => {
+                        Err(Broken::Protocol("a close code is reserved"))
+                    }
+                    code => Ok(Some(Incoming::Close(Some(code)))),
+                },
             },
             OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
                 Err(Broken::Protocol("an opcode is reserved"))
@@ -278,6 +284,10 @@ mod tests {
                 Broken::Protocol("a control frame is too long or fragmented"),
             ),
             (masked(0x88, &[3]), Broken::Protocol("a close frame has one byte")),
+            (
+                masked(0x88, &1005_u16.to_be_bytes()),
+                Broken::Protocol("a close code is reserved"),
+            ),
             (masked(0x82, b"x"), Broken::Binary),
             (masked(0x81, &[0xff]), Broken::NotUtf8),
             (masked(0x81, &[b'x'; 101]), Broken::TooLarge),

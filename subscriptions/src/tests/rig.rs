@@ -280,6 +280,23 @@ impl Node {
         issuer: &DevelopmentIssuer,
         partitions: &[i32],
     ) -> Self {
+        let mut node = Self::unready(log, config, issuer).await;
+        node.complete(partitions).await;
+        node
+    }
+
+    /// The partitions that there are become known.
+    pub(super) async fn complete(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            let end = self.log.end(1, *partition);
+            self.announce(1, *partition, Position::At(end)).await;
+        }
+        self.send(Input::Complete).await;
+        self.settle().await;
+    }
+
+    /// Starts a node that has not reached Kafka.
+    pub(super) async fn unready(log: &Log, config: HubConfig, issuer: &DevelopmentIssuer) -> Self {
         let sources = vec![(PathBuf::from("streams.toml"), STREAMS.to_owned())];
         let contract = Arc::new(Contract::from_sources(sources).expect("the test's contract is valid"));
         let clock = Clock::Tokio {
@@ -316,7 +333,7 @@ impl Node {
         let sequencer = Sequencer::new(0, log.stream.name.clone(), past, metrics);
         spawn_local(sequencer.run(inputs, vec![worker.clone()]));
         let quotas = Quotas::new(Limits::default());
-        let mut node = Self {
+        let node = Self {
             log: log.clone(),
             input,
             worker,
@@ -328,11 +345,6 @@ impl Node {
             sealer,
             quotas,
         };
-        for partition in partitions {
-            let end = log.end(1, *partition);
-            node.announce(1, *partition, Position::At(end)).await;
-        }
-        node.send(Input::Complete).await;
         node.settle().await;
         node
     }

@@ -355,3 +355,43 @@ async fn an_event_stream_begins_with_its_cursor_and_carries_one_with_each_event(
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_comes_before_the_partitions_are_known_waits_for_them() {
+    local(async {
+        let mut node = Node::unready(
+            &Log::new(),
+            HubConfig::default(),
+            &DevelopmentIssuer::ephemeral().unwrap(),
+        )
+        .await;
+        let mut early = node
+            .connect(
+                Some(node.principal("north", "user/Observation.rs", None)),
+                1 << 20,
+            )
+            .await;
+        early.subscribe(None).await;
+        node.settle().await;
+        node.complete(&[0]).await;
+        early.until("subscribed").await;
+        node.publish(0, "north", numbered(1)).await;
+        assert_eq!(early.event().await.0, 1);
+        // Not for ever: then it is told, with leave to try again.
+        let never = Node::unready(
+            &Log::new(),
+            HubConfig::default(),
+            &DevelopmentIssuer::ephemeral().unwrap(),
+        )
+        .await;
+        let refused = never
+            .pull("north", After::Latest, 1, Duration::ZERO)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (refused.code.name, refused.code.retry),
+            ("stream_unavailable", true)
+        );
+    })
+    .await;
+}

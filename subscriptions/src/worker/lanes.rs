@@ -7,7 +7,7 @@ use std::time::Duration;
 use auth::access::Selection;
 use rand::Rng;
 use schemas::cursor::Position;
-use schemas::ids::{Slot, TenantId};
+use schemas::ids::Slot;
 use schemas::problem::Code;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -408,9 +408,10 @@ impl State {
         self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| lane.cursor(around))
     }
 
-    /// Whether a tenant can have anything in this stream's layout yet.
-    pub(crate) fn is_ready(&self, stream: usize, _tenant: &TenantId) -> bool {
-        self.shards[stream].layout.complete
+    /// Whether a stream's partitions are known. One that does not exist is refused at once.
+    pub(crate) fn is_ready(&self, stream: &str) -> bool {
+        self.stream(stream)
+            .map_or(true, |stream| self.shards[stream].layout.complete)
     }
 }
 

@@ -48,6 +48,9 @@ const WAKES_PER_ROUND_MAX: usize = 64;
 /// How much is read from a connection before the others have their turn.
 const READS_PER_TURN_MAX: usize = 16;
 
+/// How long a reader waits for a stream's partitions to be known before it is refused.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a worker needs to begin.
 pub(crate) struct Setup {
     pub(crate) config: Arc<HubConfig>,
@@ -62,6 +65,8 @@ pub(crate) struct Worker {
     state: RefCell<State>,
     /// Lanes that have more to do than one turn allowed.
     agenda: Notify,
+    /// A stream's partitions are known.
+    completed: Notify,
 }
 
 impl Worker {
@@ -73,6 +78,7 @@ impl Worker {
                 let worker = Rc::new_cyclic(|this| Self {
                     state: RefCell::new(State::new(setup, this.clone())),
                     agenda: Notify::new(),
+                    completed: Notify::new(),
                 });
                 worker.serve(inbox).await;
             })
@@ -124,18 +130,7 @@ impl Worker {
                         });
                     }
                 }
-                Wake::Sse(sse, reply) => {
-                    let opened = self.state.borrow_mut().open_sse(*sse);
-                    let reply_with = match opened {
-                        Ok((place, serial, receiver)) => {
-                            self.own(Rc::clone(self).drive_body(place, serial));
-                            Ok(receiver)
-                        }
-                        Err(failure) => Err(failure),
-                    };
-                    // A request that was dropped meanwhile drops the receiver, which ends the session.
-                    let _dropped = reply.send(reply_with);
-                }
+                Wake::Sse(sse, reply) => self.own(Rc::clone(self).open_sse(*sse, reply)),
                 Wake::Pull(pull, reply) => self.own(Rc::clone(self).pull(*pull, reply)),
                 Wake::Inspect(reply) => {
                     let _dropped = reply.send(self.state.borrow().inspect());
@@ -144,13 +139,51 @@ impl Worker {
             }
         }
         if !batches.is_empty() {
-            self.state.borrow_mut().apply(&batches);
+            if self.state.borrow_mut().apply(&batches) {
+                self.completed.notify_waiters();
+            }
         }
     }
 
     /// Runs a task that belongs to this worker's thread and ends with it.
     fn own(&self, task: impl Future<Output = ()> + 'static) {
         self.state.borrow_mut().tasks.spawn_local(task);
+    }
+
+    /// Opens an event stream when its stream is ready.
+    async fn open_sse(
+        self: Rc<Self>,
+        sse: Sse,
+        reply: oneshot::Sender<Result<mpsc::Receiver<Bytes>, Failure>>,
+    ) {
+        self.ready(sse.reading.stream.name.as_str()).await;
+        let opened = self.state.borrow_mut().open_sse(sse);
+        let (place, serial, receiver) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => {
+                let _dropped = reply.send(Err(failure));
+                return;
+            }
+        };
+        // A request that was dropped meanwhile drops the receiver, which ends the session.
+        let _dropped = reply.send(Ok(receiver));
+        self.drive_body(place, serial).await;
+    }
+
+    /// Waits until a stream's partitions are known, for a while: a node that has just begun must not turn its readers away.
+    async fn ready(&self, stream: &str) {
+        let patience = sleep(READY_PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            let completed = self.completed.notified();
+            if self.state.borrow().is_ready(stream) {
+                return;
+            }
+            tokio::select! {
+                () = completed => {}
+                () = &mut patience => return,
+            }
+        }
     }
 
     /// The life of a socket: reads what the client says, writes what was left.

@@ -29,6 +29,7 @@ impl Worker {
     ) {
         let Pull { reading, limit, wait } = pull;
         let waiting = Rc::new(Notify::new());
+        self.ready(reading.stream.name.as_str()).await;
         let begun = self.state.borrow_mut().begin_pull(&reading, &waiting);
         let (stream, lane) = match begun {
             Ok(begun) => begun,

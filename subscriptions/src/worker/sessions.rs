@@ -158,7 +158,7 @@ impl State {
         let denied = |denied: auth::access::Denied| Failure::new(denied.code, denied.detail);
         let grant = Grant::compile(contract, principal).map_err(denied)?;
         let selection = grant.select(contract, filter).map_err(denied)?;
-        if !self.is_ready(stream, &selection.tenant) {
+        if !self.shards[stream].layout.complete {
             return Err(Failure::new(
                 Code::STREAM_UNAVAILABLE,
                 "kafka has not been reached yet",
@@ -294,7 +294,12 @@ impl State {
                 self.authorized(place, &principal);
             }
             Effect::Renewed(principal) => self.renewed(place, &principal),
-            Effect::Subscribe(subscribe, principal) => self.subscribe(place, *subscribe, &principal),
+            Effect::Subscribe(subscribe, principal) if self.is_ready(&subscribe.stream) => {
+                self.subscribe(place, *subscribe, &principal);
+            }
+            Effect::Subscribe(subscribe, principal) => {
+                self.subscribe_when_ready(place, *subscribe, principal)
+            }
             Effect::Unsubscribe(id) => {
                 let json_id = json!(id).to_string();
                 match self.connections[place].find(&json_id) {
@@ -396,6 +401,32 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Waits for the stream's partitions to be known. So many may wait as a session may have subscriptions.
+    fn subscribe_when_ready(&mut self, place: usize, subscribe: Subscribe, principal: Arc<Principal>) {
+        let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get_mut(place)) else {
+            return;
+        };
+        if connection.waiting >= self.config.subscriptions_per_session_max {
+            self.subscribe(place, subscribe, &principal);
+            return;
+        }
+        connection.waiting += 1;
+        let serial = connection.serial;
+        self.tasks.spawn_local(async move {
+            worker.ready(&subscribe.stream).await;
+            let mut state = worker.state.borrow_mut();
+            let Some(connection) = state.connection(place, serial) else {
+                return;
+            };
+            connection.waiting -= 1;
+            // The token may have been renewed meanwhile.
+            let principal = connection.session.principal.clone().unwrap_or(principal);
+            if connection.closing.is_none() {
+                state.subscribe(place, subscribe, &principal);
+            }
+        });
     }
 
     fn subscribe(&mut self, place: usize, subscribe: Subscribe, principal: &Arc<Principal>) {

@@ -97,13 +97,15 @@ impl State {
             .filter(|connection| connection.serial == serial)
     }
 
-    /// One round: apply, write, let the lanes go on.
-    pub(crate) fn apply(&mut self, batches: &[Arc<Batch>]) {
+    /// One round: apply, write, let the lanes go on. `true`: a stream became ready.
+    pub(crate) fn apply(&mut self, batches: &[Arc<Batch>]) -> bool {
         // Tasks that ended are let go of here, so that the set does not grow.
         while self.tasks.try_join_next().is_some() {}
+        let mut completed = false;
         let mut streams: Vec<usize> = Vec::new();
         for batch in batches {
             let told = self.shards[batch.stream].apply(batch);
+            completed |= told.complete;
             if !streams.contains(&batch.stream) {
                 streams.push(batch.stream);
             }
@@ -125,6 +127,7 @@ impl State {
             }
         }
         self.render.settle();
+        completed
     }
 
     fn flush_groups(&mut self, stream: usize) -> Vec<usize> {
