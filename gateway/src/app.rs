@@ -5,6 +5,7 @@
 //! file, no argument and no signal.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -131,7 +132,8 @@ pub struct App {
     partitions_max: usize,
     drain_timeout: Duration,
     drain_spread: Duration,
-    broker: Option<Broker>,
+    /// Ends with the process: a client that is still open would only complain that its broker is gone.
+    _broker: ManuallyDrop<Option<Broker>>,
 }
 
 /// Real addresses.
@@ -263,7 +265,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         partitions_max: config.limits.partitions_per_stream_max,
         drain_timeout: config.limits.drain_timeout,
         drain_spread: config.limits.drain_spread,
-        broker,
+        _broker: ManuallyDrop::new(broker),
     })
 }
 
@@ -348,8 +350,6 @@ impl App {
                 None => break,
             }
         }
-        // Its thread ends with it.
-        drop(self.broker.take());
     }
 }
 

@@ -127,6 +127,13 @@ fn http(address: &str, request: &str) -> (u16, String) {
     )
 }
 
+/// Asks again until it is so; the test runner's own limit is the bound.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn check_lists_every_problem_and_exits_with_64() {
     let folder = folder(
@@ -266,6 +273,36 @@ fn run_prints_its_addresses_serves_and_drains_on_sigterm() {
     }
     server.signal("TERM");
     assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    let folder = folder(&good(any()).replace(
+        "drain_spread_ms = 0",
+        "drain_spread_ms = 600000\ndrain_timeout_ms = 900000",
+    ));
+    let mut server = Server::start(
+        tidewire(folder.path()).current_dir(folder.path()).arg("run"),
+        "admin",
+    );
+    let admin = server.value("admin").to_owned();
+    wait_until(|| http(&admin, "GET /readyz").0 == 200);
+    let (_, token, _) =
+        run(tidewire(folder.path()).args(["token", "--tenant", "north", "--scope", "user/Patient.rs"]));
+    let mut session = TcpStream::connect(server.value("listen")).expect("it listens");
+    let request = format!(
+        "GET /v1/streams/patients HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nauthorization: Bearer {}\r\n\r\n",
+        token.trim_end()
+    );
+    session.write_all(request.as_bytes()).expect("it reads");
+    let mut first = [0; 12];
+    session.read_exact(&mut first).expect("it answers");
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    server.signal("TERM");
+    wait_until(|| http(&admin, "GET /readyz").1.contains("\"draining\":true"));
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(143));
 }
 
 #[test]

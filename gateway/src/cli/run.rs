@@ -30,6 +30,12 @@ impl Run {
             }
         };
         telemetry::start(&checked.config.logs);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            revision = format_args!("{:016x}", checked.contract.revision),
+            streams = checked.contract.streams.len(),
+            "starting"
+        );
         on_runtime(async move {
             let setup = Setup {
                 config: checked.config,
@@ -100,6 +106,7 @@ pub(super) async fn serve(
     };
     app.serve();
     let addresses = app.addresses();
+    tracing::info!(listen = %addresses.public, admin = %addresses.operations, "listening");
     let first = [
         format!("listen={}", addresses.public),
         format!("admin={}", addresses.operations),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use auth::dev::{AUDIENCE, ISSUER};
 use auth::egress::Reach;
-use auth::token::{Algorithm, Issuer as Trusted, KeySource, Tenants};
+use auth::token::{Algorithm, Authenticator, Issuer as Trusted, KeySource, Tenants};
 use schemas::contract::settings::{Place, Placed};
 use schemas::ids::TenantId;
 use url::Url;
@@ -115,6 +115,20 @@ fn read_one(section: &Section) -> Option<Issuer> {
     }
     if let Some(leeway) = leeway {
         trusted.leeway = Duration::from_secs(leeway.value);
+    }
+    if !is_development && let Err(bad) = Authenticator::new(vec![trusted.clone()]) {
+        let place = if jwks_file.is_some() {
+            section.table.place_of("jwks_file")
+        } else {
+            section.table.place()
+        };
+        let message = format!("issuer {:?} cannot be trusted: {}", bad.issuer, bad.problem);
+        section.report(
+            place,
+            "issuer_unusable",
+            message,
+            "see the comments in the reference: tidewire check --reference",
+        );
     }
     let development = is_development.then(|| match development_key {
         Some(key) => section.around.path(&key.value),
@@ -335,7 +349,7 @@ fn read_algorithms(section: &Section) -> Option<Vec<Algorithm>> {
             "name some, or leave the key out",
         );
     }
-    Some(algorithms)
+    (!algorithms.is_empty()).then_some(algorithms)
 }
 
 fn read_tenants(section: &Section, is_development: bool) -> Option<Tenants> {

@@ -120,6 +120,7 @@ fn read_http(section: &Section, http: &mut HttpLimits) {
     http.body_bytes_max = section.size("body_bytes_max", http.body_bytes_max, KIB..=16 * MIB);
     http.body_timeout = section.millis("body_timeout_ms", http.body_timeout, 100..=DAY_MS);
     http.write_stall_max = section.millis("write_stall_max_ms", http.write_stall_max, 100..=DAY_MS);
+    http.send_buffer_bytes = section.size("send_buffer_bytes", http.send_buffer_bytes, 0..=64 * MIB);
     if let Some(streams) = section.table.unsigned("h2_streams_max", 1..=10_000) {
         http.h2_streams_max = u32::try_from(streams.value).unwrap_or(u32::MAX);
     }

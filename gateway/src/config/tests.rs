@@ -100,6 +100,10 @@ fn a_good_file_is_taken() {
 fn every_mistake_has_its_line_and_code() {
     let files = Files::new();
     files.write("empty.json", "{}");
+    files.write(
+        "short.json",
+        r#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}]}"#,
+    );
     files.write("broken.pem", "nothing");
     let table: &[(&[(usize, &str)], &[&str])] = &[
         (&[(1, "")], &["1:missing_key"]),
@@ -192,6 +196,11 @@ fn every_mistake_has_its_line_and_code() {
         ),
         (&[(10, "jwks_file = \"absent.json\"")], &["10:file_unreadable"]),
         (&[(10, "jwks_file = \"empty.json\"")], &["10:jwks_invalid"]),
+        (&[(10, "jwks_file = \"short.json\"")], &["10:issuer_unusable"]),
+        (
+            &[(10, "discovery = true\nscope_claims = []")],
+            &["8:issuer_unusable"],
+        ),
         (&[(11, "")], &["8:missing_key"]),
         (&[(11, "audiences = []")], &["11:empty_value"]),
         (&[(11, "audiences = \"tidewire\"")], &["11:wrong_type"]),
