@@ -35,6 +35,8 @@ mod query;
 mod shield;
 mod sse;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod tickets;
 mod websocket;
 

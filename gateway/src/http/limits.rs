@@ -24,6 +24,9 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// A peer that takes nothing of an answer for so long is cut off.
     pub write_stall_max: Duration,
+    /// The kernel's send buffer of each connection, in bytes: what a reader that takes nothing holds there before it counts
+    /// as slow. 0: the kernel's own choice, which grows to megabytes (`net.ipv4.tcp_wmem`).
+    pub send_buffer_bytes: usize,
     /// Requests under way on one HTTP/2 connection; beyond it the peer is refused the stream.
     pub h2_streams_max: u32,
     /// Events of a pulled page: the most that `limit` may ask for.
@@ -51,6 +54,7 @@ impl Default for HttpLimits {
             body_bytes_max: 64 << 10,
             body_timeout: Duration::from_secs(10),
             write_stall_max: Duration::from_secs(30),
+            send_buffer_bytes: 0,
             h2_streams_max: 128,
             page_events_max: 1000,
             wait_max: Duration::from_secs(60),

@@ -64,6 +64,10 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        if limits.send_buffer_bytes > 0 {
+            // Accepted sockets inherit it.
+            socket.set_send_buffer_size(limits.send_buffer_bytes)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;

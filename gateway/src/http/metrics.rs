@@ -53,7 +53,7 @@ impl Metrics {
         http.register("refused", "Requests refused, by code", metrics.refused.clone());
         http.register(
             "connections",
-            "Open connections, upgraded ones included",
+            "Open connections that speak HTTP; upgraded ones are the hub's",
             metrics.connections.clone(),
         );
         http.register(

@@ -197,13 +197,13 @@ mod tests {
         Parameters::parse(Some("ticket=secret&after=c1&limit=5&patient=Patient%2F1%262")).expect("parameters")
     }
 
-    fn answered(page: PullPage, known: Option<&str>) -> Response {
+    fn answered(page: &PullPage, known: Option<&str>) -> Response {
         let mut request = HeaderMap::new();
         if let Some(known) = known {
             request.insert(IF_NONE_MATCH, known.parse().expect("tag"));
         }
         answer(
-            &page,
+            page,
             &request,
             accept::BATCH,
             "/v1/streams/observations",
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_page_is_told_even_when_this_one_is_empty() {
-        let response = answered(page(&[], None), None);
+        let response = answered(&page(&[], None), None);
         let headers = response.headers();
         assert_eq!(
             headers[LINK],
@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_events_are_one_json_array() {
-        let response = answered(page(&["{\"a\":1}", "{\"b\":2}"], None), None);
+        let response = answered(&page(&["{\"a\":1}", "{\"b\":2}"], None), None);
         let body = axum::body::to_bytes(response.into_body(), 64)
             .await
             .expect("body");
@@ -240,26 +240,26 @@ mod tests {
     #[test]
     fn a_page_with_other_cursors_is_the_same_page() {
         let one = answered(
-            page(&["{\"cursor\":\"x\",\"specversion\":\"1.0\",\"id\":\"1\"}"], None),
+            &page(&["{\"cursor\":\"x\",\"specversion\":\"1.0\",\"id\":\"1\"}"], None),
             None,
         );
         let tag = one.headers()[ETAG].to_str().expect("tag").to_owned();
         let again = page(&["{\"cursor\":\"y\",\"specversion\":\"1.0\",\"id\":\"1\"}"], None);
-        let response = answered(again, Some(&format!("\"other\", {tag}")));
+        let response = answered(&again, Some(&format!("\"other\", {tag}")));
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()[CURSOR], "c2");
         let other = page(&["{\"cursor\":\"x\",\"specversion\":\"1.0\",\"id\":\"2\"}"], None);
-        assert_eq!(answered(other, Some(&tag)).status(), StatusCode::OK);
+        assert_eq!(answered(&other, Some(&tag)).status(), StatusCode::OK);
     }
 
     #[test]
     fn a_gap_is_told_and_never_answered_as_unchanged() {
-        let tag = answered(page(&[], None), None).headers()[ETAG]
+        let tag = answered(&page(&[], None), None).headers()[ETAG]
             .to_str()
             .expect("tag")
             .to_owned();
         let gap = serde_json::json!({"partitions": [{"partition": 0, "reason": "expired"}], "note": "é"});
-        let response = answered(page(&[], Some(gap)), Some(&tag));
+        let response = answered(&page(&[], Some(gap)), Some(&tag));
         assert_eq!(response.status(), StatusCode::OK);
         let told = response.headers()[GAP].to_str().expect("ascii");
         assert!(told.contains("\"expired\"") && told.contains("\\u00e9"), "{told}");

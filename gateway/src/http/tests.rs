@@ -1,0 +1,5 @@
+//! The HTTP surface, by what it promises: requests against the router, and connections against a real listener.
+
+mod connections;
+mod requests;
+mod rig;
