@@ -2,7 +2,8 @@
 //!
 //! The only module that knows Kafka. It feeds streams' sequencers and knows nothing of readers.
 //!
-//! [`source`]: one consumer and its thread (`live`), told what to read by a `steward` that looks at the `topology`.
+//! [`source`]: one consumer and its thread (`live`), told what to read by a `steward` that looks at the `topology`, and kept
+//! from reading a topic's next life as this one by a `witness`.
 //! What a decoder rejects goes to [`dead_letter`]. [`replay`] reads what is older, into `pages` that readers share.
 //! [`embedded`] is the broker of the demo. `raw` is the one module with `unsafe`.
 
@@ -12,10 +13,12 @@ pub mod embedded;
 mod live;
 mod lookup;
 mod metrics;
+mod orders;
 mod outbox;
 mod pages;
 mod pass;
 mod raw;
+mod reading;
 pub mod replay;
 pub mod settings;
 pub mod source;

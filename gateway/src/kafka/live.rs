@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::Duration;
 
@@ -15,8 +15,7 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::cursor::Position;
 use schemas::decode::{Decoder, Record};
-use schemas::event::Event;
-use schemas::ids::{Incarnation, Slot, TenantId};
+use schemas::ids::{Incarnation, Slot};
 use subscriptions::history::Partition;
 use subscriptions::sequencer::{Input, InputSender};
 use tokio::time::Instant;
@@ -24,10 +23,11 @@ use tokio::time::Instant;
 use super::client::Context;
 use super::dead_letter::DeadLetters;
 use super::metrics::{ByReason, ByStream, SourceMetrics};
+use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
 use super::outbox::Outbox;
 use super::raw::{Polled, Queue, RawRecord, Waker};
-use super::source::now_ms;
-use super::witness::{self, Answer, Question};
+use super::reading::{Reading, Readings, find, touch};
+use super::witness::{Answer, Question};
 
 /// Items taken from librdkafka before they are handed on: small enough that a burst is passed on while it arrives.
 const BATCH_MAX: usize = 512;
@@ -35,88 +35,6 @@ const BATCH_MAX: usize = 512;
 const IDLE: Duration = Duration::from_millis(500);
 /// How long it sleeps while a sequencer is behind (its channel cannot wake us).
 const HELD_BACK: Duration = Duration::from_millis(2);
-/// What a partition may gather while it waits for a witness; beyond it is paused.
-const HELD_BYTES_MAX: usize = 4 << 20;
-
-/// One stream's interest in a partition.
-#[derive(Debug, Clone)]
-pub(super) struct Route {
-    /// The stream's place in the contract.
-    pub(super) stream: usize,
-    pub(super) slot: Slot,
-    pub(super) tenant: Option<TenantId>,
-}
-
-/// A partition of one incarnation of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) topic: Arc<str>,
-    pub(super) incarnation: Incarnation,
-    pub(super) partition: i32,
-}
-
-/// What the live thread is told.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A partition exists; read it from `start` if that is an offset.
-    Add {
-        place: Place,
-        routes: Vec<Route>,
-        start: Position,
-        standing: Arc<Standing>,
-    },
-    /// Where an unresolved partition begins is known.
-    Resolved { place: Place, start: i64 },
-    /// What came next is gone; go on there.
-    Lost { place: Place, next: i64 },
-    /// The same log again at an offset that it should still have.
-    Retry { place: Place },
-    /// An incarnation is gone, or one partition of it cannot go on as what it was.
-    Remove {
-        topic: Arc<str>,
-        incarnation: Incarnation,
-        partition: Option<i32>,
-    },
-    /// All partitions of a stream have been announced.
-    Complete { stream: usize },
-    /// Whether Kafka answers.
-    Fresh(bool),
-    /// What topics are, asked after the records of these tickets had come.
-    Witnessed(Vec<Answer>),
-    /// It is over.
-    Stop,
-}
-
-/// What goes wrong with one partition.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// The next offset is not in the log.
-    OutOfRange(Place),
-    /// The topic may be gone.
-    Topic,
-}
-
-/// Where a partition stands, for status and look-ups. Written by the live thread.
-#[derive(Debug)]
-pub(super) struct Standing {
-    pub(super) place: Place,
-    pub(super) position: AtomicI64,
-    pub(super) resolved: AtomicBool,
-}
-
-/// The time of the last sign of life from Kafka, in milliseconds since the Unix epoch.
-#[derive(Debug, Default)]
-pub(super) struct Alive(AtomicI64);
-
-impl Alive {
-    pub(super) fn now(&self) {
-        self.0.store(now_ms(), Ordering::Relaxed);
-    }
-
-    pub(super) fn at_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 struct Stream {
     decoder: Decoder,
@@ -127,56 +45,14 @@ struct Stream {
     held_back: bool,
 }
 
-struct Reading {
-    place: Place,
-    routes: Vec<Route>,
-    pending: Vec<Vec<Event>>,
-    /// The next offset; `None` until it is resolved.
-    next: Option<i64>,
-    /// What the streams were told.
-    told: i64,
-    touched: bool,
-    paused: bool,
-    standing: Arc<Standing>,
-    /// When something came last.
-    heard_at: Option<Instant>,
-    /// What was gathered waits for the witness with this ticket.
-    ticket: Option<u64>,
-    /// Bytes that were gathered since they were handed over.
-    gathered_bytes: usize,
-    /// It gathered too much while it waits for a witness.
-    held: bool,
-}
-
-impl Reading {
-    /// Something came: after a silence its topic's life is in doubt.
-    fn hear(&mut self, now: Instant, ticket: &mut u64, questions: &SyncSender<Question>) {
-        let silent = self
-            .heard_at
-            .is_none_or(|at| now.duration_since(at) > witness::GAP);
-        self.heard_at = Some(now);
-        if silent && self.next.is_some() {
-            *ticket += 1;
-            let question = Question {
-                ticket: *ticket,
-                topic: Arc::clone(&self.place.topic),
-            };
-            match questions.try_send(question) {
-                Ok(()) => self.ticket = Some(*ticket),
-                // Thousands of partitions woke at once: the next record asks.
-                Err(_) => self.heard_at = None,
-            }
-        }
-    }
-}
-
 /// The thread's state.
 pub(super) struct Live {
     consumer: Arc<BaseConsumer<Context>>,
     queue: Queue,
     streams: Vec<Stream>,
-    readings: HashMap<Arc<str>, Vec<Option<Reading>>>,
+    readings: Readings,
     touched: Vec<(Arc<str>, i32)>,
+    any_held: bool,
     commands: Receiver<Command>,
     troubles: SyncSender<Trouble>,
     questions: SyncSender<Question>,
@@ -222,6 +98,7 @@ impl Live {
             consumer: parts.consumer,
             readings: HashMap::new(),
             touched: Vec::new(),
+            any_held: false,
             commands: parts.commands,
             troubles: parts.troubles,
             questions: parts.questions,
@@ -273,10 +150,7 @@ impl Live {
                 let Some(reading) = self.reading(&place) else {
                     return;
                 };
-                reading.next = Some(start);
-                reading.told = start;
-                reading.standing.position.store(start, Ordering::Relaxed);
-                reading.standing.resolved.store(true, Ordering::Relaxed);
+                reading.go_on(start);
                 for route in reading.routes.clone() {
                     self.tell(
                         route.stream,
@@ -292,9 +166,7 @@ impl Live {
                 let Some(reading) = self.reading(&place) else {
                     return;
                 };
-                reading.next = Some(next);
-                reading.told = next;
-                reading.standing.position.store(next, Ordering::Relaxed);
+                reading.go_on(next);
                 for route in reading.routes.clone() {
                     if let Some(stream) = self.streams.get(route.stream) {
                         self.metrics.lost.get_or_create(&stream.label).inc();
@@ -361,20 +233,7 @@ impl Live {
         if partitions.len() <= index {
             partitions.resize_with(index + 1, || None);
         }
-        partitions[index] = Some(Reading {
-            pending: routes.iter().map(|_| Vec::new()).collect(),
-            place: place.clone(),
-            routes,
-            next,
-            told: next.unwrap_or(0),
-            touched: false,
-            paused: false,
-            standing,
-            heard_at: None,
-            ticket: None,
-            gathered_bytes: 0,
-            held: false,
-        });
+        partitions[index] = Some(Reading::new(place, routes, next, standing));
         if let Some(next) = next {
             self.assign(place, next);
         }
@@ -566,13 +425,14 @@ impl Live {
 
     /// Pauses the partitions of streams that are behind, and resumes those whose streams have caught up.
     fn hold_back(&mut self) {
-        let held = |reading: &Reading| reading.ticket.is_some() && reading.gathered_bytes > HELD_BYTES_MAX;
-        let mut changed = self
-            .readings
-            .values()
-            .flatten()
-            .flatten()
-            .any(|reading| held(reading) != reading.held);
+        // Only what waits for a witness can be over, and what was is looked at until it is not.
+        let mut changed = (self.any_held || !self.touched.is_empty())
+            && self
+                .readings
+                .values()
+                .flatten()
+                .flatten()
+                .any(|reading| reading.is_over() != reading.held);
         for stream in &mut self.streams {
             let held_back = if stream.held_back {
                 !stream.outbox.is_empty()
@@ -588,6 +448,7 @@ impl Live {
         if !changed {
             return;
         }
+        self.any_held = false;
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for reading in self
             .readings
@@ -596,7 +457,8 @@ impl Live {
             .flatten()
             .filter(|reading| reading.next.is_some())
         {
-            reading.held = held(reading);
+            reading.held = reading.is_over();
+            self.any_held |= reading.held;
             let wanted = reading.held
                 || reading.routes.iter().any(|route| {
                     self.streams
@@ -645,24 +507,6 @@ impl Live {
         if let Some(stream) = self.streams.get_mut(stream) {
             stream.outbox.push(input);
         }
-    }
-}
-
-fn find<'a>(
-    readings: &'a mut HashMap<Arc<str>, Vec<Option<Reading>>>,
-    topic: &str,
-    partition: i32,
-) -> Option<&'a mut Reading> {
-    readings
-        .get_mut(topic)?
-        .get_mut(usize::try_from(partition).ok()?)?
-        .as_mut()
-}
-
-fn touch(reading: &mut Reading, touched: &mut Vec<(Arc<str>, i32)>) {
-    if !reading.touched {
-        reading.touched = true;
-        touched.push((Arc::clone(&reading.place.topic), reading.place.partition));
     }
 }
 

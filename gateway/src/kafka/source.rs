@@ -19,9 +19,10 @@ use subscriptions::sequencer::InputSender;
 
 use super::client::Context;
 use super::dead_letter::DeadLetters;
-use super::live::{Alive, Live, Parts};
+use super::live::{Live, Parts};
 use super::lookup::Lookup;
 use super::metrics::SourceMetrics;
+use super::orders::{Alive, Standing};
 use super::settings::KafkaSettings;
 use super::steward::{Note, Steward, Table};
 use super::topology::Wanted;
@@ -187,7 +188,7 @@ impl Source {
         };
         let mut partitions: Vec<PartitionStatus> = lock(&self.table.standings)
             .into_iter()
-            .map(|standing: Arc<super::live::Standing>| PartitionStatus {
+            .map(|standing: Arc<Standing>| PartitionStatus {
                 topic: Arc::clone(&standing.place.topic),
                 partition: standing.place.partition,
                 position: standing

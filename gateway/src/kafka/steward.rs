@@ -17,9 +17,9 @@ use subscriptions::history::{Bounds, OlderError};
 use tokio::time::Instant;
 
 use super::client::Context;
-use super::live::{Alive, Command, Place, Route, Standing, Trouble};
 use super::lookup::Lookup;
 use super::metrics::{ByPartition, SourceMetrics};
+use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
 use super::raw::{self, Waker};
 use super::source::now_ms;
 use super::topology::{Begin, Change, Topology, Wanted};

@@ -13,8 +13,8 @@ use std::time::Duration;
 use schemas::ids::Incarnation;
 use tokio::time::Instant;
 
-use super::live::Command;
 use super::lookup::Client;
+use super::orders::Command;
 use super::raw::{Described, Waker};
 use super::topology::incarnation;
 
