@@ -119,7 +119,7 @@ const REASONS = {
 
 function tellPartition({ partition, reason, from, to, since }) {
   const offsets = from !== undefined && to !== undefined ? `, offsets ${from} to ${to}` : '';
-  const time = since !== undefined ? `, since ${since}` : '';
+  const time = since !== undefined ? `, from ${new Date(since).toLocaleTimeString()} on` : '';
   return `partition ${partition}: ${REASONS[reason] ?? reason}${offsets}${time}`;
 }
 
