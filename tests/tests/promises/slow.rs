@@ -124,33 +124,34 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     let topic = world.topic("many-slow", 1).await?;
     let mut setup = world.setup(&[&topic]).limit("ring_bytes_max", 4 << 20);
     setup = setup.limit("session_lag_bytes_max", LAG_BYTES).limit("group_log_bytes_max", LOG_BYTES);
-    let gateway = setup.start().await?;
+    let gateway = setup.limit("send_buffer_bytes", 16 << 10).start().await?;
     let token = world.user("north");
-    let mut slow = Vec::new();
-    let count = volume(50, 300);
-    for _ in 0..count {
-        slow.push(dial(&gateway, &token, Some(4096)).await?);
-    }
     let padding = "x".repeat(4000);
-    let produce = |from: usize, to: usize| {
+    let produce = async |from: usize, to: usize| {
         let records: Vec<_> = (from..to)
             .map(|n| {
                 let value = json!({"partition": 0, "n": n, "padding": padding});
                 Record::json(&topic, &value).on(0).header("tenant", "north")
             })
             .collect();
-        records
+        world.producer.send_all(&records).await
     };
-    world.producer.send_all(&produce(0, 200)).await?;
+    let closed = async || gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await;
+    // One slow reader and 40 MB first: what the ring, Kafka's client and the allocator keep is there before it is measured.
+    let mut slow = vec![dial(&gateway, &token, Some(4096)).await?];
+    produce(0, 10_000).await?;
+    wait::until("the first to be closed", || async { (closed().await.ok()? >= 1.0).then_some(()) }).await?;
+    let count = volume(50, 300);
+    for _ in 0..count {
+        slow.push(dial(&gateway, &token, Some(4096)).await?);
+    }
     let before = process::resident_bytes(gateway.pid())?;
-    world.producer.send_all(&produce(200, 10_000)).await?;
-    wait::until("all slow readers to be closed", || async {
-        (gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await.ok()? >= f64::from(count))
-            .then_some(())
-    })
-    .await?;
+    produce(10_000, 20_000).await?;
+    let all = f64::from(count) + 1.0;
+    wait::until("all slow readers to be closed", || async { (closed().await.ok()? >= all).then_some(()) }).await?;
     let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
     say(&format!("slow readers: {count} of them, 40 MB of events, memory grew by {} KiB", grown / 1024));
-    ensure!(grown < 48 << 20, "memory grew by {grown} bytes");
+    // The group's log is shared: its bound does not depend on how many lag behind. The rest is for the allocator.
+    ensure!(grown < LOG_BYTES + (24 << 20), "memory grew by {grown} bytes");
     Ok(())
 }
