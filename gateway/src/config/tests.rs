@@ -31,6 +31,9 @@ ticket = ["${KEY}"]
 event_id = "${KEY}""#,
 ];
 
+/// Lines that are replaced, and what is found then.
+type Mistake<'a> = (&'a [(usize, &'a str)], &'a [&'a str]);
+
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -105,7 +108,7 @@ fn every_mistake_has_its_line_and_code() {
         r#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}]}"#,
     );
     files.write("broken.pem", "nothing");
-    let table: &[(&[(usize, &str)], &[&str])] = &[
+    let table: &[Mistake<'_>] = &[
         (&[(1, "")], &["1:missing_key"]),
         (&[(1, "contracts = 1")], &["1:wrong_type"]),
         (&[(1, "contracts = \"${NOWHERE}\"")], &["1:environment_missing"]),
