@@ -24,7 +24,12 @@ pub(crate) struct Session {
     pub(crate) opened_at_ms: i64,
     warned: bool,
     verifying: bool,
+    /// What came behind the first token while it was being verified.
+    held: Vec<ClientMessage>,
 }
+
+/// How many messages may wait behind the first token.
+const HELD_MAX: usize = 64;
 
 /// Times that decide, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +88,7 @@ impl Session {
             opened_at_ms: now_ms,
             warned: false,
             verifying: false,
+            held: Vec::new(),
         }
     }
 
@@ -111,6 +117,27 @@ impl Session {
                 return smallvec![Effect::Refuse(None, Failure::new(Code::MESSAGE_INVALID, detail))];
             }
         };
+        if self.principal.is_none()
+            && self.verifying
+            && !matches!(message, ClientMessage::Ping | ClientMessage::Auth(_))
+        {
+            if self.held.len() < HELD_MAX {
+                self.held.push(message);
+                return smallvec![];
+            }
+            let failure = Failure::new(
+                Code::MESSAGE_INVALID,
+                "too many messages before the token is verified",
+            );
+            return smallvec![
+                Effect::Refuse(None, failure),
+                Effect::Close(Close::UNAUTHENTICATED)
+            ];
+        }
+        self.understood(message)
+    }
+
+    fn understood(&mut self, message: ClientMessage) -> Effects {
         match message {
             ClientMessage::Ping => smallvec![Effect::Pong],
             ClientMessage::Auth(_) if self.verifying => {
@@ -164,7 +191,11 @@ impl Session {
         }
         let Some(before) = &self.principal else {
             self.principal = Some(Arc::clone(&principal));
-            return smallvec![Effect::Opened(principal)];
+            let mut effects: Effects = smallvec![Effect::Opened(principal)];
+            for message in std::mem::take(&mut self.held) {
+                effects.extend(self.understood(message));
+            }
+            return effects;
         };
         let same = before.issuer == principal.issuer
             && before.subject == principal.subject

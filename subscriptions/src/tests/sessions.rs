@@ -44,8 +44,9 @@ async fn a_renewed_token_goes_on_without_subscribing_again() {
         let mut reader = node.connect(None, 1 << 20).await;
         let token = node.token("north", "a", "user/Observation.rs", None, MINUTE);
         reader.say(json!({"type": "auth", "token": token})).await;
-        reader.until("authorized").await;
+        // Behind the token, before it is verified: it waits.
         reader.subscribe(None).await;
+        reader.until("authorized").await;
         reader.until("auth_required").await;
         let token = node.token("north", "a", "user/Observation.rs", None, 10 * MINUTE);
         reader.say(json!({"type": "auth", "token": token})).await;

@@ -138,10 +138,8 @@ impl Worker {
                 Wake::Drain(spread, done) => self.own(Rc::clone(self).drain(spread, done)),
             }
         }
-        if !batches.is_empty() {
-            if self.state.borrow_mut().apply(&batches) {
-                self.completed.notify_waiters();
-            }
+        if !batches.is_empty() && self.state.borrow_mut().apply(&batches) {
+            self.completed.notify_waiters();
         }
     }
 

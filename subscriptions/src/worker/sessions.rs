@@ -275,6 +275,14 @@ impl State {
     }
 
     fn effect(&mut self, place: usize, effect: Effect) {
+        // An effect before this one may have ended the session.
+        if self
+            .connections
+            .get(place)
+            .is_none_or(|connection| connection.closing.is_some())
+        {
+            return;
+        }
         match effect {
             Effect::Verify(token) => self.verify(place, token),
             Effect::Opened(principal) => {
