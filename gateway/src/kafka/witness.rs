@@ -22,7 +22,8 @@ use super::topology::incarnation;
 pub(super) const GAP: Duration = Duration::from_millis(50);
 /// Questions are so far apart at least: at most 200 a second, whatever the traffic.
 const PACE: Duration = Duration::from_millis(5);
-/// How soon a question without an answer is asked again, and for how long (by then the topic was removed).
+/// How soon a question without an answer is asked again, and for how long of a topic that is missing (it was removed by
+/// then).
 const AGAIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,10 +74,17 @@ pub(super) fn run(
         }
         asked_at = Some(Instant::now());
         let topics: Vec<Arc<str>> = open.keys().cloned().collect();
+        // An unreachable Kafka is asked again: the records wait as long as it takes.
         let described = client.describe(&topics, TIMEOUT).unwrap_or_default();
         let mut answers = Vec::new();
         for (topic, state) in described {
-            if let Described::Topic { id, .. } = state
+            if state == Described::Missing
+                && open
+                    .get(&topic)
+                    .is_some_and(|(_, since)| since.elapsed() > PATIENCE)
+            {
+                open.remove(&topic);
+            } else if let Described::Topic { id, .. } = state
                 && let Some((ticket, _)) = open.remove(&topic)
             {
                 answers.push(Answer {
@@ -86,7 +94,6 @@ pub(super) fn run(
                 });
             }
         }
-        open.retain(|_, (_, since)| since.elapsed() < PATIENCE);
         if commands.send(Command::Witnessed(answers)).is_err() {
             return;
         }
