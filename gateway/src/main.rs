@@ -16,7 +16,11 @@ fn main() -> ExitCode {
             let is_asked_for = error.exit_code() == 0;
             // Where not even this can be written, the exit code has to do.
             drop(error.print());
-            if is_asked_for { Exit::Done.into() } else { Exit::Usage.into() }
+            if is_asked_for {
+                Exit::Done.into()
+            } else {
+                Exit::Usage.into()
+            }
         }
     }
 }

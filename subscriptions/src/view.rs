@@ -68,7 +68,7 @@ impl Viewed {
 /// Encodes an event without keeping the result.
 #[must_use]
 pub fn encode(event: &Event, mask: &Mask) -> Bytes {
-    let mut out = Vec::with_capacity(event.bytes);
+    let mut out = Vec::with_capacity(event.encoded_bytes_hint());
     event.encode(mask, &mut out);
     Bytes::from(out)
 }

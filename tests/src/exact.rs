@@ -21,9 +21,16 @@ impl Exact {
     /// Takes an event: an error if it is not the next one that is owed of its partition.
     pub fn take(&mut self, event: &Value) -> Result<()> {
         let data = &event["data"];
-        let field = |name: &str| data[name].as_i64().with_context(|| format!("no {name} in {event}"));
+        let field = |name: &str| {
+            data[name]
+                .as_i64()
+                .with_context(|| format!("no {name} in {event}"))
+        };
         let (partition, n) = (field("partition")?, field("n")?);
-        let owed = self.owed.get_mut(&partition).with_context(|| format!("partition {partition} is not owed"))?;
+        let owed = self
+            .owed
+            .get_mut(&partition)
+            .with_context(|| format!("partition {partition} is not owed"))?;
         match owed.front() {
             Some(next) if *next == n => {
                 owed.pop_front();
@@ -35,7 +42,10 @@ impl Exact {
                     Some(missing) => format!("{missing} are missing"),
                     None => "it was given before, or is not for this reader".to_owned(),
                 };
-                bail!("partition {partition}: {n} instead of {next} after {} events: {what}", self.got)
+                bail!(
+                    "partition {partition}: {n} instead of {next} after {} events: {what}",
+                    self.got
+                )
             }
             None => bail!("partition {partition}: {n} after all that was owed"),
         }

@@ -101,10 +101,18 @@ impl Setup {
 
     /// Starts a gateway and waits until it listens.
     pub async fn start_unready(&self) -> Result<Gateway> {
-        let folder = tempfile::Builder::new().prefix("tidewire-gateway-").tempdir()?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("tidewire-gateway-")
+            .tempdir()?
+            .keep();
         leash::sweep(&folder);
         self.write(&folder, ports::free(), ports::free())?;
-        let mut gateway = Gateway { folder, running: None, listen: None, admin: None };
+        let mut gateway = Gateway {
+            folder,
+            running: None,
+            listen: None,
+            admin: None,
+        };
         gateway.resume().await?;
         Ok(gateway)
     }
@@ -118,7 +126,12 @@ pub fn binary() -> PathBuf {
     }
     let me = std::env::current_exe().expect("gateway: our own path is known");
     // target/<profile>/deps/promises-<hash>, or target/<profile>/load
-    let found = me.ancestors().skip(1).take(2).map(|folder| folder.join("tidewire")).find(|path| path.is_file());
+    let found = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("tidewire"))
+        .find(|path| path.is_file());
     found.expect("the tidewire binary is built first: cargo build -p tidewire-gateway, or make test")
 }
 
@@ -139,7 +152,10 @@ impl Gateway {
     /// Starts it (again), with the same files and on the same ports, and waits until it listens.
     pub async fn resume(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "it is running");
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let mut child = Command::new(binary())
             .arg("run")
             .arg("--config")
@@ -160,7 +176,9 @@ impl Gateway {
         let running = self.running.insert(Running { child, said });
         let said = |name: &str, running: &Running| {
             let lines = running.said.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.iter().find_map(|line| line.strip_prefix(name)?.parse::<SocketAddr>().ok())
+            lines
+                .iter()
+                .find_map(|line| line.strip_prefix(name)?.parse::<SocketAddr>().ok())
         };
         let addresses = wait::until("the gateway to listen", || {
             let both = said("listen=", running).zip(said("admin=", running));
@@ -187,7 +205,9 @@ impl Gateway {
         match ready {
             Ok(()) => Ok(()),
             Err(error) => {
-                let last = http::get(self.admin(), "/readyz", &[]).await.map(|answer| answer.text());
+                let last = http::get(self.admin(), "/readyz", &[])
+                    .await
+                    .map(|answer| answer.text());
                 bail!("{error}: {last:?}\n{}", self.log_tail())
             }
         }

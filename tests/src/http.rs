@@ -36,13 +36,20 @@ impl Answer {
     /// The stable code of a problem document; empty where there is none.
     #[must_use]
     pub fn code(&self) -> String {
-        self.json().ok().and_then(|body| Some(body.get("code")?.as_str()?.to_owned())).unwrap_or_default()
+        self.json()
+            .ok()
+            .and_then(|body| Some(body.get("code")?.as_str()?.to_owned()))
+            .unwrap_or_default()
     }
 
     /// A header as text; empty where there is none.
     #[must_use]
     pub fn header(&self, name: &str) -> String {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -77,7 +84,11 @@ pub async fn request(
     wait::within(format!("an answer to {path}"), async {
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(Answer { status, headers, body: answer.bytes().await?.to_vec() })
+        Ok(Answer {
+            status,
+            headers,
+            body: answer.bytes().await?.to_vec(),
+        })
     })
     .await?
 }
@@ -91,7 +102,14 @@ pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> R
 pub async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &Value) -> Result<Answer> {
     let mut headers = headers.to_vec();
     headers.push(("content-type", "application/json"));
-    request(Method::POST, address, path, &headers, Some(body.to_string().into_bytes())).await
+    request(
+        Method::POST,
+        address,
+        path,
+        &headers,
+        Some(body.to_string().into_bytes()),
+    )
+    .await
 }
 
 /// The value of `Authorization` for a token.
@@ -106,9 +124,15 @@ pub fn query(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
         text.push(if text.is_empty() { '?' } else { '&' });
-        text.extend(percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC));
+        text.extend(percent_encoding::utf8_percent_encode(
+            name,
+            percent_encoding::NON_ALPHANUMERIC,
+        ));
         text.push('=');
-        text.extend(percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC));
+        text.extend(percent_encoding::utf8_percent_encode(
+            value,
+            percent_encoding::NON_ALPHANUMERIC,
+        ));
     }
     text
 }

@@ -40,12 +40,21 @@ impl Issuer {
     pub async fn with(key: Key) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let name = format!("http://{}", listener.local_addr()?);
-        let state =
-            State { published: vec![key.jwk()], fetches: 0, max_age_s: 3600, silent: false };
+        let state = State {
+            published: vec![key.jwk()],
+            fetches: 0,
+            max_age_s: 3600,
+            silent: false,
+        };
         let state = Arc::new(Mutex::new(state));
         let mut server = JoinSet::new();
         server.spawn(serve(listener, name.clone(), Arc::clone(&state)));
-        Ok(Self { name, state, key: Arc::new(key), server })
+        Ok(Self {
+            name,
+            state,
+            key: Arc::new(key),
+            server,
+        })
     }
 
     /// Where its keys are.
@@ -102,7 +111,10 @@ impl Issuer {
         claims.insert("tenant".into(), json!(tenant));
         claims.insert("iat".into(), json!(now));
         claims.insert("exp".into(), json!(now + 3600));
-        Token { key: Arc::clone(&self.key), claims }
+        Token {
+            key: Arc::clone(&self.key),
+            claims,
+        }
     }
 
     /// The configuration that makes a gateway trust it.
@@ -182,7 +194,9 @@ impl Token {
 /// Seconds since the Unix epoch.
 #[must_use]
 pub fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
@@ -192,7 +206,9 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 async fn serve(listener: TcpListener, name: String, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((mut socket, _)) = listener.accept().await else { continue };
+        let Ok((mut socket, _)) = listener.accept().await else {
+            continue;
+        };
         let (name, state) = (name.clone(), Arc::clone(&state));
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {

@@ -3,14 +3,14 @@
 //! Signs with the primitives alone, so that a fault in the product's JWT library is not hidden by using the same one.
 
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
-    EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
-    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -33,7 +33,10 @@ impl Key {
     #[must_use]
     pub fn ed25519(kid: &str) -> Self {
         let pair = Ed25519KeyPair::generate().expect("jws: keys can be made");
-        Self { kid: kid.to_owned(), pair: Pair::Ed25519(pair) }
+        Self {
+            kid: kid.to_owned(),
+            pair: Pair::Ed25519(pair),
+        }
     }
 
     /// A new key on P-256, P-384 or P-521.
@@ -45,14 +48,20 @@ impl Key {
             _ => &ECDSA_P521_SHA512_FIXED_SIGNING,
         };
         let pair = EcdsaKeyPair::generate(algorithm).expect("jws: keys can be made");
-        Self { kid: kid.to_owned(), pair: Pair::Ec(pair, curve) }
+        Self {
+            kid: kid.to_owned(),
+            pair: Pair::Ec(pair, curve),
+        }
     }
 
     /// A new RSA key of 2048 bits.
     #[must_use]
     pub fn rsa(kid: &str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("jws: keys can be made");
-        Self { kid: kid.to_owned(), pair: Pair::Rsa(pair) }
+        Self {
+            kid: kid.to_owned(),
+            pair: Pair::Rsa(pair),
+        }
     }
 
     /// The public half as a JWK, without `alg`: an RSA key may serve several.
@@ -66,7 +75,10 @@ impl Key {
             Pair::Ec(pair, curve) => {
                 let point = pair.public_key().as_ref();
                 let half = point.len() / 2;
-                let (x, y) = point.get(1..).and_then(|point| point.split_at_checked(half)).expect("jws: a point");
+                let (x, y) = point
+                    .get(1..)
+                    .and_then(|point| point.split_at_checked(half))
+                    .expect("jws: a point");
                 json!({"kty": "EC", "crv": curve, "use": "sig", "kid": self.kid, "x": encode(x), "y": encode(y)})
             }
             Pair::Rsa(pair) => {
@@ -81,7 +93,11 @@ impl Key {
     pub fn public_der(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Ed25519(pair) => pair.public_key().as_ref().to_vec(),
-            Pair::Ec(pair, _) => pair.public_key().as_der().map(|der| der.as_ref().to_vec()).expect("jws: a point"),
+            Pair::Ec(pair, _) => pair
+                .public_key()
+                .as_der()
+                .map(|der| der.as_ref().to_vec())
+                .expect("jws: a point"),
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
         }
     }
@@ -101,13 +117,20 @@ impl Key {
     /// A token with this key's ordinary header.
     #[must_use]
     pub fn sign(&self, claims: &Value) -> String {
-        self.sign_with(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}), claims)
+        self.sign_with(
+            &json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}),
+            claims,
+        )
     }
 
     /// A token with any header; the signature is made by the header's `alg` where the key can.
     #[must_use]
     pub fn sign_with(&self, header: &Value, claims: &Value) -> String {
-        let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+        let signed = format!(
+            "{}.{}",
+            encode(header.to_string().as_bytes()),
+            encode(claims.to_string().as_bytes())
+        );
         let signature = self.signature(header["alg"].as_str().unwrap_or_default(), signed.as_bytes());
         format!("{signed}.{}", encode(&signature))
     }
@@ -127,7 +150,8 @@ impl Key {
                     _ => &RSA_PKCS1_SHA256,
                 };
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(encoding, &random, message, &mut signature).expect("jws: signs");
+                pair.sign(encoding, &random, message, &mut signature)
+                    .expect("jws: signs");
                 signature
             }
         }
@@ -142,7 +166,11 @@ pub fn sign_hmac(header: &Value, claims: &Value, secret: &[u8]) -> String {
         Some("HS512") => hmac::HMAC_SHA512,
         _ => hmac::HMAC_SHA256,
     };
-    let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let signed = format!(
+        "{}.{}",
+        encode(header.to_string().as_bytes()),
+        encode(claims.to_string().as_bytes())
+    );
     let tag = hmac::sign(&hmac::Key::new(algorithm, secret), signed.as_bytes());
     format!("{signed}.{}", encode(tag.as_ref()))
 }
@@ -169,7 +197,9 @@ fn der_value(der: &[u8], tag: u8) -> (&[u8], &[u8]) {
         short @ 0..=0x7f => (usize::from(short), 2),
         long => {
             let bytes = usize::from(long & 0x7f);
-            let length = der[2..2 + bytes].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte));
+            let length = der[2..2 + bytes]
+                .iter()
+                .fold(0, |length, byte| (length << 8) | usize::from(*byte));
             (length, 2 + bytes)
         }
     };

@@ -37,8 +37,13 @@ impl Kafka {
         SHARED
             .get_or_init(|| async {
                 match std::env::var("KAFKA_BOOTSTRAP_SERVERS") {
-                    Ok(bootstrap) => Self { bootstrap, node: None },
-                    Err(_) => Self::start().await.expect("Apache Kafka starts (it needs a JDK 17 and Maven)"),
+                    Ok(bootstrap) => Self {
+                        bootstrap,
+                        node: None,
+                    },
+                    Err(_) => Self::start()
+                        .await
+                        .expect("Apache Kafka starts (it needs a JDK 17 and Maven)"),
                 }
             })
             .await
@@ -46,10 +51,16 @@ impl Kafka {
 
     /// A node of one's own, for a promise that stops it.
     pub async fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("tidewire-kafka-").tempdir()?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("tidewire-kafka-")
+            .tempdir()?
+            .keep();
         leash::sweep(&folder);
         let (port, controller_port) = (ports::free(), ports::free());
-        std::fs::write(folder.join("server.properties"), properties(&folder, port, controller_port))?;
+        std::fs::write(
+            folder.join("server.properties"),
+            properties(&folder, port, controller_port),
+        )?;
         std::fs::write(folder.join("log4j2.properties"), LOGGING)?;
         let jars = tokio::task::spawn_blocking(jars).await??;
         std::fs::write(folder.join("classpath"), format!("{}/*", jars.display()))?;
@@ -60,10 +71,17 @@ impl Kafka {
             .arg(folder.join("server.properties"))
             .output()
             .context("java")?;
-        ensure!(formatted.status.success(), "formatting: {}", String::from_utf8_lossy(&formatted.stderr));
+        ensure!(
+            formatted.status.success(),
+            "formatting: {}",
+            String::from_utf8_lossy(&formatted.stderr)
+        );
         let kafka = Self {
             bootstrap: format!("127.0.0.1:{port}"),
-            node: Some(Node { folder, child: Mutex::new(None) }),
+            node: Some(Node {
+                folder,
+                child: Mutex::new(None),
+            }),
         };
         kafka.resume().await?;
         Ok(kafka)
@@ -77,7 +95,10 @@ impl Kafka {
 
     /// Stops the node as an operator would; its data and its port stay.
     pub async fn stop(&self) -> Result<()> {
-        let node = self.node.as_ref().context("a cluster of one's own is not stopped")?;
+        let node = self
+            .node
+            .as_ref()
+            .context("a cluster of one's own is not stopped")?;
         let child = node.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut child = child.context("it is not running")?;
         process::signal(child.id(), "TERM")?;
@@ -88,10 +109,21 @@ impl Kafka {
 
     /// Starts a stopped node again and waits until it answers.
     pub async fn resume(&self) -> Result<()> {
-        let node = self.node.as_ref().context("a cluster of one's own is not started")?;
-        let log = File::options().create(true).append(true).open(node.folder.join("kafka.log"))?;
+        let node = self
+            .node
+            .as_ref()
+            .context("a cluster of one's own is not started")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(node.folder.join("kafka.log"))?;
         let child = java(&node.folder)?
-            .args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args([
+                "-Xms128m",
+                "-Xmx512m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+            ])
             .arg("kafka.Kafka")
             .arg(node.folder.join("server.properties"))
             .stdin(Stdio::null())
@@ -106,7 +138,9 @@ impl Kafka {
             async move {
                 let gone = {
                     let mut child = node.child.lock().unwrap_or_else(PoisonError::into_inner);
-                    child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+                    child
+                        .as_mut()
+                        .is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
                 };
                 if gone {
                     return Some(false);
@@ -119,7 +153,10 @@ impl Kafka {
         if !matches!(answer, Ok(true)) {
             let log = std::fs::read_to_string(node.folder.join("kafka.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(30).collect();
-            bail!("kafka did not start ({answer:?}):\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            bail!(
+                "kafka did not start ({answer:?}):\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         Ok(())
     }
@@ -162,7 +199,10 @@ fn java(folder: &Path) -> Result<Command> {
     command
         .arg("-cp")
         .arg(std::fs::read_to_string(folder.join("classpath"))?)
-        .arg(format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.properties").display()));
+        .arg(format!(
+            "-Dlog4j2.configurationFile={}",
+            folder.join("log4j2.properties").display()
+        ));
     Ok(command)
 }
 
@@ -190,7 +230,11 @@ pub fn jars() -> Result<PathBuf> {
             .arg(format!("-DoutputDirectory={}", fresh.path().display()))
             .output()
             .context("mvn")?;
-        ensure!(resolved.status.success(), "maven: {}", String::from_utf8_lossy(&resolved.stdout));
+        ensure!(
+            resolved.status.success(),
+            "maven: {}",
+            String::from_utf8_lossy(&resolved.stdout)
+        );
         std::fs::rename(fresh.keep(), &folder)?;
     }
     Ok(folder)

@@ -124,21 +124,34 @@ impl Model {
             TenantFrom::Pointer => "{ pointer = \"/owner\" }",
         };
         let mut say = |line: String| writeln!(text, "{line}").expect("text can be written");
-        say(format!("[streams.{}]\ntopics = [{:?}]\nformat = \"json\"\ntenant = {tenant}", self.name, self.topic));
+        say(format!(
+            "[streams.{}]\ntopics = [{:?}]\nformat = \"json\"\ntenant = {tenant}",
+            self.name, self.topic
+        ));
         say(format!("[streams.{}.attributes]", self.name));
         for attribute in &self.attributes {
             if attribute.reference {
-                say(format!("{} = {{ pointer = {:?}, normalise = \"reference\" }}", attribute.name, attribute.from));
+                say(format!(
+                    "{} = {{ pointer = {:?}, normalise = \"reference\" }}",
+                    attribute.name, attribute.from
+                ));
             } else {
                 say(format!("{} = {:?}", attribute.name, attribute.from));
             }
         }
         for rule in &self.rules {
-            say(format!("[[streams.{}.access]]\nscopes = {:?}", self.name, rule.scopes));
+            say(format!(
+                "[[streams.{}.access]]\nscopes = {:?}",
+                self.name, rule.scopes
+            ));
             if rule.rows.is_empty() {
                 say("rows = \"tenant\"".to_owned());
             } else {
-                let terms: Vec<_> = rule.rows.iter().map(|(name, text)| format!("{name} = {text:?}")).collect();
+                let terms: Vec<_> = rule
+                    .rows
+                    .iter()
+                    .map(|(name, text)| format!("{name} = {text:?}"))
+                    .collect();
                 say(format!("rows = {{ {} }}", terms.join(", ")));
             }
             match &rule.fields {
@@ -156,7 +169,9 @@ impl Model {
         if self.ways(who).is_empty() {
             return Some("stream_forbidden");
         }
-        if filter.iter().any(|(name, _)| self.attribute(name).is_none()) || self.ways_of(who, filter).is_empty() {
+        if filter.iter().any(|(name, _)| self.attribute(name).is_none())
+            || self.ways_of(who, filter).is_empty()
+        {
             return Some("unknown_parameter");
         }
         None
@@ -169,9 +184,14 @@ impl Model {
             return None;
         }
         let passes = |name: &str, wanted: &[String]| {
-            let Some(attribute) = self.attribute(name) else { return false };
+            let Some(attribute) = self.attribute(name) else {
+                return false;
+            };
             let wanted: Vec<_> = wanted.iter().map(|value| attribute.normal(value)).collect();
-            attribute.values(record).iter().any(|value| wanted.contains(value))
+            attribute
+                .values(record)
+                .iter()
+                .any(|value| wanted.contains(value))
         };
         if !filter.iter().all(|(name, wanted)| passes(name, wanted)) {
             return None;
@@ -182,7 +202,10 @@ impl Model {
             .filter(|way| way.restriction.iter().all(|(name, wanted)| passes(name, wanted)))
             .filter(|way| {
                 way.rule.rows.iter().all(|(name, template)| {
-                    let values = self.attribute(name).map(|attribute| attribute.values(record)).unwrap_or_default();
+                    let values = self
+                        .attribute(name)
+                        .map(|attribute| attribute.values(record))
+                        .unwrap_or_default();
                     fill(template, who).is_some_and(|wanted| values.contains(&wanted))
                 })
             })
@@ -196,10 +219,19 @@ impl Model {
             .iter()
             .filter(|attribute| attribute.is_single_from_data())
             .filter(|attribute| fields.iter().any(|fields| !fields.touches(&attribute.from)))
-            .filter_map(|attribute| Some((attribute.name.clone(), attribute.values(record).into_iter().next()?)))
+            .filter_map(|attribute| {
+                Some((
+                    attribute.name.clone(),
+                    attribute.values(record).into_iter().next()?,
+                ))
+            })
             .collect();
         let whole = fields.iter().any(|fields| **fields == Fields::All);
-        Some(Seen { data: shown(&fields, &mut Vec::new(), &record.value)?, attributes, whole })
+        Some(Seen {
+            data: shown(&fields, &mut Vec::new(), &record.value)?,
+            attributes,
+            whole,
+        })
     }
 
     /// The ways that are left when the filter names something that a way's rule hides.
@@ -207,8 +239,9 @@ impl Model {
         let mut ways = self.ways(who);
         ways.retain(|way| {
             filter.iter().all(|(name, _)| {
-                self.attribute(name)
-                    .is_some_and(|attribute| !attribute.from.starts_with('/') || !way.rule.fields.touches(&attribute.from))
+                self.attribute(name).is_some_and(|attribute| {
+                    !attribute.from.starts_with('/') || !way.rule.fields.touches(&attribute.from)
+                })
             })
         });
         ways
@@ -217,10 +250,18 @@ impl Model {
     fn ways<'a>(&'a self, who: &Who) -> Vec<Way<'a>> {
         let mut ways = Vec::new();
         for rule in &self.rules {
-            if rule.rows.iter().any(|(_, template)| fill(template, who).is_none()) {
+            if rule
+                .rows
+                .iter()
+                .any(|(_, template)| fill(template, who).is_none())
+            {
                 continue;
             }
-            for (wanted, held) in rule.scopes.iter().flat_map(|wanted| who.scopes.iter().map(move |held| (wanted, held))) {
+            for (wanted, held) in rule
+                .scopes
+                .iter()
+                .flat_map(|wanted| who.scopes.iter().map(move |held| (wanted, held)))
+            {
                 let (held, restriction) = held.split_once('?').unwrap_or((held, ""));
                 if !satisfies(held, wanted) {
                     continue;
@@ -233,9 +274,13 @@ impl Model {
                 // A restriction by something undeclared denies, and one that contradicts the rule's rows gives none.
                 let possible = restriction.iter().all(|(name, wanted)| {
                     self.attribute(name).is_some()
-                        && rule.rows.iter().filter(|(row, _)| row == name).all(|(_, template)| {
-                            fill(template, who).is_some_and(|value| wanted.contains(&value))
-                        })
+                        && rule
+                            .rows
+                            .iter()
+                            .filter(|(row, _)| row == name)
+                            .all(|(_, template)| {
+                                fill(template, who).is_some_and(|value| wanted.contains(&value))
+                            })
                 });
                 if possible {
                     ways.push(Way { rule, restriction });
@@ -302,7 +347,11 @@ impl Fields {
             }),
             Self::Show(shown) => !shown.iter().any(|shown| {
                 let shown: Vec<&str> = shown.split('/').skip(1).collect();
-                shown.len() <= place.len() && shown.iter().zip(&place).all(|(one, other)| *one == "*" || one == other)
+                shown.len() <= place.len()
+                    && shown
+                        .iter()
+                        .zip(&place)
+                        .all(|(one, other)| *one == "*" || one == other)
             }),
         }
     }
@@ -311,8 +360,16 @@ impl Fields {
     fn shows(&self, path: &[String], value: &Value) -> bool {
         let names = |pointer: &str, whole: bool| {
             let segments: Vec<&str> = pointer.split('/').skip(1).collect();
-            let long_enough = if whole { segments.len() <= path.len() } else { segments.len() > path.len() };
-            long_enough && segments.iter().zip(path).all(|(segment, name)| *segment == "*" || *segment == name.as_str())
+            let long_enough = if whole {
+                segments.len() <= path.len()
+            } else {
+                segments.len() > path.len()
+            };
+            long_enough
+                && segments
+                    .iter()
+                    .zip(path)
+                    .all(|(segment, name)| *segment == "*" || *segment == name.as_str())
         };
         match self {
             Self::All => true,
@@ -338,10 +395,17 @@ fn shown(fields: &[&Fields], path: &mut Vec<String>, value: &Value) -> Option<Va
     };
     Some(match value {
         Value::Object(members) => Value::Object(
-            members.iter().filter_map(|(name, value)| Some((name.clone(), below(name.clone(), value)?))).collect(),
+            members
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), below(name.clone(), value)?)))
+                .collect(),
         ),
         Value::Array(elements) => Value::Array(
-            elements.iter().enumerate().filter_map(|(at, value)| below(at.to_string(), value)).collect(),
+            elements
+                .iter()
+                .enumerate()
+                .filter_map(|(at, value)| below(at.to_string(), value))
+                .collect(),
         ),
         scalar => scalar.clone(),
     })
@@ -382,7 +446,11 @@ fn fill(template: &str, who: &Who) -> Option<String> {
 }
 
 fn header(record: &Record, name: &str) -> Option<String> {
-    record.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.clone())
+    record
+        .headers
+        .iter()
+        .find(|(have, _)| have == name)
+        .map(|(_, value)| value.clone())
 }
 
 /// The values at the places that a pointer names.
@@ -393,7 +461,10 @@ fn select<'a>(value: &'a Value, segments: &[&str], places: &mut Vec<&'a Value>) 
     };
     match value {
         Value::Object(members) => {
-            members.iter().filter(|(name, _)| alike(first, name)).for_each(|(_, value)| select(value, rest, places));
+            members
+                .iter()
+                .filter(|(name, _)| alike(first, name))
+                .for_each(|(_, value)| select(value, rest, places));
         }
         Value::Array(elements) => elements
             .iter()

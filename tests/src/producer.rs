@@ -42,7 +42,11 @@ impl Record {
     /// A JSON value on a topic.
     #[must_use]
     pub fn json(topic: &str, value: &serde_json::Value) -> Self {
-        Self { topic: topic.to_owned(), value: Some(value.to_string().into_bytes()), ..Self::default() }
+        Self {
+            topic: topic.to_owned(),
+            value: Some(value.to_string().into_bytes()),
+            ..Self::default()
+        }
     }
 
     /// On this partition.
@@ -62,7 +66,8 @@ impl Record {
     /// With one more header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.headers.push((name.to_owned(), Some(value.as_ref().to_vec())));
+        self.headers
+            .push((name.to_owned(), Some(value.as_ref().to_vec())));
         self
     }
 }
@@ -78,7 +83,10 @@ impl ProducerContext for Placing {
 
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
         let placed = match result {
-            Ok(message) => Ok(Placed { partition: message.partition(), offset: message.offset() }),
+            Ok(message) => Ok(Placed {
+                partition: message.partition(),
+                offset: message.offset(),
+            }),
             Err((error, _)) => Err(anyhow!("{error}")),
         };
         // Nobody waits for a record that was sent and forgotten.
@@ -110,13 +118,17 @@ impl Producer {
         for (name, value) in properties {
             config.set(*name, *value);
         }
-        Ok(Self { inner: Arc::new(config.create_with_context(Placing)?) })
+        Ok(Self {
+            inner: Arc::new(config.create_with_context(Placing)?),
+        })
     }
 
     /// A producer for transactions.
     pub async fn transactional(bootstrap: &str, id: &str) -> Result<Self> {
         let producer = Self::with(bootstrap, &[("transactional.id", id)])?;
-        producer.blocking(|inner| inner.init_transactions(wait::DEADLINE)).await?;
+        producer
+            .blocking(|inner| inner.init_transactions(wait::DEADLINE))
+            .await?;
         Ok(producer)
     }
 
@@ -127,12 +139,14 @@ impl Producer {
 
     /// Commits the transaction.
     pub async fn commit(&self) -> Result<()> {
-        self.blocking(|inner| inner.commit_transaction(wait::DEADLINE)).await
+        self.blocking(|inner| inner.commit_transaction(wait::DEADLINE))
+            .await
     }
 
     /// Aborts the transaction.
     pub async fn abort(&self) -> Result<()> {
-        self.blocking(|inner| inner.abort_transaction(wait::DEADLINE)).await
+        self.blocking(|inner| inner.abort_transaction(wait::DEADLINE))
+            .await
     }
 
     /// Hands a record to the client; the answer comes when Kafka has it.
@@ -142,7 +156,10 @@ impl Producer {
         loop {
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
             for (key, value) in &record.headers {
-                headers = headers.insert(Header { key, value: value.as_deref() });
+                headers = headers.insert(Header {
+                    key,
+                    value: value.as_deref(),
+                });
             }
             let mut base: BaseRecord<'_, str, [u8], _> =
                 BaseRecord::with_opaque_to(&record.topic, opaque).headers(headers);
@@ -163,7 +180,9 @@ impl Producer {
     /// Produces one record.
     pub async fn send(&self, record: &Record) -> Result<Placed> {
         let answer = self.hand_over(record).await?;
-        wait::within("a record to be produced", answer).await?.context("the producer is gone")?
+        wait::within("a record to be produced", answer)
+            .await?
+            .context("the producer is gone")?
     }
 
     /// Produces records and waits until Kafka has all of them.
@@ -174,7 +193,11 @@ impl Producer {
         }
         let mut placed = Vec::with_capacity(records.len());
         for answer in answers {
-            placed.push(wait::within("a record to be produced", answer).await?.context("the producer is gone")??);
+            placed.push(
+                wait::within("a record to be produced", answer)
+                    .await?
+                    .context("the producer is gone")??,
+            );
         }
         Ok(placed)
     }

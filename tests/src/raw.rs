@@ -24,7 +24,9 @@ pub struct Heard {
 impl Raw {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
-        Ok(Self { stream: ws::connect(address, None).await? })
+        Ok(Self {
+            stream: ws::connect(address, None).await?,
+        })
     }
 
     /// Connects and upgrades to a WebSocket by hand.
@@ -38,13 +40,19 @@ impl Raw {
         );
         raw.send(request.as_bytes()).await?;
         let head = raw.read_until(b"\r\n\r\n").await?;
-        anyhow::ensure!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        anyhow::ensure!(
+            head.starts_with(b"HTTP/1.1 101 "),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
         Ok(raw)
     }
 
     /// Sends bytes; a connection that the other side has closed takes them silently.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<bool> {
-        Ok(wait::within("bytes to be sent", self.stream.write_all(bytes)).await?.is_ok())
+        Ok(wait::within("bytes to be sent", self.stream.write_all(bytes))
+            .await?
+            .is_ok())
     }
 
     /// Reads up to and with a mark.
@@ -66,7 +74,9 @@ impl Raw {
     pub async fn to_end(&mut self) -> Result<Heard> {
         let mut bytes = Vec::new();
         // A reset is an end too: the server threw away what it did not want to read.
-        let _ = wait::within("the server to close", self.stream.read_to_end(&mut bytes)).await?.is_err();
+        let _ = wait::within("the server to close", self.stream.read_to_end(&mut bytes))
+            .await?
+            .is_err();
         Ok(Heard { bytes })
     }
 }
@@ -86,7 +96,8 @@ impl Heard {
         let text = String::from_utf8_lossy(&self.bytes);
         let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let body: Option<serde_json::Value> = serde_json::from_str(body.trim()).ok();
-        body.and_then(|body| Some(body.get("code")?.as_str()?.to_owned())).unwrap_or_default()
+        body.and_then(|body| Some(body.get("code")?.as_str()?.to_owned()))
+            .unwrap_or_default()
     }
 
     /// The code of the close frame among the WebSocket frames, if there is one.
@@ -95,8 +106,14 @@ impl Heard {
         let mut rest = self.bytes.as_slice();
         while let [first, second, tail @ ..] = rest {
             let (length, body) = match second & 0x7f {
-                126 => (usize::from(u16::from_be_bytes(tail.get(..2)?.try_into().ok()?)), tail.get(2..)?),
-                127 => (usize::try_from(u64::from_be_bytes(tail.get(..8)?.try_into().ok()?)).ok()?, tail.get(8..)?),
+                126 => (
+                    usize::from(u16::from_be_bytes(tail.get(..2)?.try_into().ok()?)),
+                    tail.get(2..)?,
+                ),
+                127 => (
+                    usize::try_from(u64::from_be_bytes(tail.get(..8)?.try_into().ok()?)).ok()?,
+                    tail.get(8..)?,
+                ),
                 short => (usize::from(short), tail),
             };
             let payload = body.get(..length)?;
@@ -128,7 +145,12 @@ pub fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     if masked {
         let mask: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
         frame.extend(mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
     } else {
         frame.extend(payload);
     }

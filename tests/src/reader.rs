@@ -48,7 +48,11 @@ impl Want {
     /// A stream, for the bearer of a token.
     #[must_use]
     pub fn new(stream: &str, token: &str) -> Self {
-        Self { stream: stream.to_owned(), token: token.to_owned(), ..Self::default() }
+        Self {
+            stream: stream.to_owned(),
+            token: token.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// From there on.
@@ -66,7 +70,12 @@ impl Want {
     }
 
     fn filter_json(&self) -> Value {
-        Value::Object(self.filter.iter().map(|(name, values)| (name.clone(), json!(values))).collect())
+        Value::Object(
+            self.filter
+                .iter()
+                .map(|(name, values)| (name.clone(), json!(values)))
+                .collect(),
+        )
     }
 
     /// The filter as query parameters; commas in values are escaped.
@@ -74,7 +83,10 @@ impl Want {
     pub fn filter_query(&self) -> Vec<(String, String)> {
         let escape = |value: &String| value.replace('\\', "\\\\").replace(',', "\\,");
         let join = |values: &[String]| values.iter().map(escape).collect::<Vec<_>>().join(",");
-        self.filter.iter().map(|(name, values)| (name.clone(), join(values))).collect()
+        self.filter
+            .iter()
+            .map(|(name, values)| (name.clone(), join(values)))
+            .collect()
     }
 }
 
@@ -130,7 +142,10 @@ impl Reader {
             Surface::Sse => Self::open_sse(address, want).await,
             Surface::Pull => {
                 let mut reader = Self {
-                    line: Line::Pull(Box::new(Pull { address, ready: VecDeque::new() })),
+                    line: Line::Pull(Box::new(Pull {
+                        address,
+                        ready: VecDeque::new(),
+                    })),
                     cursor: want.after.clone(),
                     want,
                 };
@@ -143,8 +158,11 @@ impl Reader {
     }
 
     async fn open_ws(address: SocketAddr, want: Want) -> Result<Result<Self, String>> {
-        let dial =
-            Dial { token: Some(want.token.clone()), receive_bytes: want.receive_bytes, ..Dial::default() };
+        let dial = Dial {
+            token: Some(want.token.clone()),
+            receive_bytes: want.receive_bytes,
+            ..Dial::default()
+        };
         let mut ws = match Ws::dial(address, &dial).await? {
             Ok(ws) => ws,
             Err(refused) => return Ok(Err(refused.code)),
@@ -160,15 +178,29 @@ impl Reader {
         if answer["type"] == "error" {
             return Ok(Err(answer["code"].as_str().unwrap_or_default().to_owned()));
         }
-        let cursor = answer["cursor"].as_str().context("subscribed has a cursor")?.to_owned();
-        Ok(Ok(Self { line: Line::WebSocket(Box::new(ws)), want, cursor: Some(cursor) }))
+        let cursor = answer["cursor"]
+            .as_str()
+            .context("subscribed has a cursor")?
+            .to_owned();
+        Ok(Ok(Self {
+            line: Line::WebSocket(Box::new(ws)),
+            want,
+            cursor: Some(cursor),
+        }))
     }
 
     async fn open_sse(address: SocketAddr, want: Want) -> Result<Result<Self, String>> {
         let filter = want.filter_query();
-        let mut query: Vec<(&str, &str)> = filter.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut query: Vec<(&str, &str)> = filter
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         query.extend(want.after.as_deref().map(|after| ("after", after)));
-        let ask = Ask { token: Some(&want.token), query, ..Ask::default() };
+        let ask = Ask {
+            token: Some(&want.token),
+            query,
+            ..Ask::default()
+        };
         let mut sse = match Sse::ask(address, &want.stream, &ask).await? {
             Ok(sse) => sse,
             Err(answer) => return Ok(Err(answer.code())),
@@ -177,11 +209,18 @@ impl Reader {
         let cursor = loop {
             let first = sse.next().await?.context("the response ended at once")?;
             if first.has_id {
-                ensure!(first.data.is_none(), "the first thing is an id alone, not {first:?}");
+                ensure!(
+                    first.data.is_none(),
+                    "the first thing is an id alone, not {first:?}"
+                );
                 break first.id;
             }
         };
-        Ok(Ok(Self { line: Line::Sse(Box::new(sse)), want, cursor }))
+        Ok(Ok(Self {
+            line: Line::Sse(Box::new(sse)),
+            want,
+            cursor,
+        }))
     }
 
     /// The cursor from which another reader would go on.
@@ -250,15 +289,23 @@ impl Reader {
 
     /// Asks for the next page. An empty page is told as [`Item::Live`].
     async fn page(&mut self, wait_s: u32) -> Result<Result<(), Answer>> {
-        let Line::Pull(pull) = &mut self.line else { bail!("only pull has pages") };
+        let Line::Pull(pull) = &mut self.line else {
+            bail!("only pull has pages")
+        };
         let filter = self.want.filter_query();
-        let mut query: Vec<(&str, &str)> = filter.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut query: Vec<(&str, &str)> = filter
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         let (limit, wait_s) = (self.want.limit.unwrap_or(100).to_string(), wait_s.to_string());
         query.extend([("limit", limit.as_str()), ("wait", wait_s.as_str())]);
         query.extend(self.cursor.as_deref().map(|after| ("after", after)));
         let path = format!("/v1/streams/{}{}", self.want.stream, http::query(&query));
         let authorization = http::bearer(&self.want.token);
-        let headers = [("accept", "application/cloudevents-batch+json"), ("authorization", authorization.as_str())];
+        let headers = [
+            ("accept", "application/cloudevents-batch+json"),
+            ("authorization", authorization.as_str()),
+        ];
         let answer = http::get(pull.address, &path, &headers).await?;
         if answer.status != 200 {
             return Ok(Err(answer));
@@ -267,11 +314,20 @@ impl Reader {
         if let Some(gap) = gap_of(&answer)? {
             pull.ready.push_back((None, Item::Gap(gap)));
         }
-        let Value::Array(events) = answer.json()? else { bail!("a page is an array: {}", answer.text()) };
+        let Value::Array(events) = answer.json()? else {
+            bail!("a page is an array: {}", answer.text())
+        };
         let empty = events.is_empty();
         for mut event in events {
-            let cursor = event.as_object_mut().context("an event is an object")?.shift_remove("cursor");
-            let cursor = cursor.as_ref().and_then(Value::as_str).context("each event has its cursor")?.to_owned();
+            let cursor = event
+                .as_object_mut()
+                .context("an event is an object")?
+                .shift_remove("cursor");
+            let cursor = cursor
+                .as_ref()
+                .and_then(Value::as_str)
+                .context("each event has its cursor")?
+                .to_owned();
             pull.ready.push_back((Some(cursor), Item::Event(event)));
         }
         if empty {
@@ -295,7 +351,10 @@ fn from_ws(said: Said) -> Result<(Option<String>, Item)> {
         Said::Closed { code, reason } => return Ok((None, Item::Ended(format!("{code} {reason}")))),
         Said::Gone => return Ok((None, Item::Ended(String::new()))),
     };
-    let kind = message["type"].as_str().context("a message has a type")?.to_owned();
+    let kind = message["type"]
+        .as_str()
+        .context("a message has a type")?
+        .to_owned();
     let cursor = message["cursor"].as_str().map(str::to_owned);
     let item = match kind.as_str() {
         "event" => {
@@ -311,8 +370,14 @@ fn from_ws(said: Said) -> Result<(Option<String>, Item)> {
 }
 
 async fn from_sse(sse: &mut Sse) -> Result<(Option<String>, Item)> {
-    let Some(dispatch) = sse.listen().await? else { return Ok((None, Item::Ended(String::new()))) };
-    let cursor = if dispatch.has_id { dispatch.id.clone() } else { None };
+    let Some(dispatch) = sse.listen().await? else {
+        return Ok((None, Item::Ended(String::new())));
+    };
+    let cursor = if dispatch.has_id {
+        dispatch.id.clone()
+    } else {
+        None
+    };
     if dispatch.data.is_none() {
         return Ok((cursor, Item::Quiet));
     }
@@ -341,7 +406,10 @@ pub fn next_cursor(answer: &Answer) -> Result<String> {
         .0;
     let url = url::Url::parse("http://gateway")?.join(target)?;
     let after = url.query_pairs().find(|(name, _)| name == "after");
-    Ok(after.with_context(|| format!("{target} has no after"))?.1.into_owned())
+    Ok(after
+        .with_context(|| format!("{target} has no after"))?
+        .1
+        .into_owned())
 }
 
 /// The gap that a page tells in its `Tidewire-Gap` header.

@@ -60,9 +60,15 @@ pub struct Ask<'a> {
 impl Sse {
     /// Opens a stream, or gives the answer that refused it.
     pub async fn ask(address: SocketAddr, stream: &str, ask: &Ask<'_>) -> Result<Result<Self, Answer>> {
-        let method = if ask.body.is_some() { Method::POST } else { Method::GET };
+        let method = if ask.body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
         let url = format!("http://{address}/v1/streams/{stream}{}", http::query(&ask.query));
-        let mut request = http::client().request(method, url).header("accept", "text/event-stream");
+        let mut request = http::client()
+            .request(method, url)
+            .header("accept", "text/event-stream");
         if let Some(token) = ask.token {
             request = request.header("authorization", http::bearer(token));
         }
@@ -70,17 +76,29 @@ impl Sse {
             request = request.header(*name, *value);
         }
         if let Some(body) = &ask.body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
         }
         let response = wait::within("a stream to begin", request.send()).await??;
         let headers = response.headers().clone();
         if response.status() == 200 {
             let (lines, block, ready) = (Lines::default(), Block::default(), VecDeque::new());
-            Ok(Ok(Self { response, lines, block, ready, headers }))
+            Ok(Ok(Self {
+                response,
+                lines,
+                block,
+                ready,
+                headers,
+            }))
         } else {
             let status = response.status().as_u16();
             let body = wait::within("a refusal", response.bytes()).await??.to_vec();
-            Ok(Err(Answer { status, headers, body }))
+            Ok(Err(Answer {
+                status,
+                headers,
+                body,
+            }))
         }
     }
 
@@ -95,7 +113,9 @@ impl Sse {
             if let Some(dispatch) = self.ready.pop_front() {
                 return Ok(Some(dispatch));
             }
-            let Ok(Some(chunk)) = self.response.chunk().await else { return Ok(None) };
+            let Ok(Some(chunk)) = self.response.chunk().await else {
+                return Ok(None);
+            };
             for line in self.lines.feed(&chunk) {
                 self.ready.extend(self.block.line(&line));
             }
@@ -105,7 +125,10 @@ impl Sse {
     /// The next block of this event type; others are passed over, the end is an error.
     pub async fn until(&mut self, event: &str) -> Result<Dispatch> {
         loop {
-            let dispatch = self.next().await?.with_context(|| format!("the response ended before {event}"))?;
+            let dispatch = self
+                .next()
+                .await?
+                .with_context(|| format!("the response ended before {event}"))?;
             if dispatch.data.is_some() && dispatch.event == event {
                 return Ok(dispatch);
             }
@@ -157,7 +180,11 @@ impl Block {
             let dispatch = Dispatch {
                 id: self.last_id.clone(),
                 has_id: std::mem::take(&mut self.has_id),
-                event: if event.is_empty() { "message".to_owned() } else { event },
+                event: if event.is_empty() {
+                    "message".to_owned()
+                } else {
+                    event
+                },
                 data: self.data.take(),
                 retry: self.retry.take(),
             };
@@ -192,7 +219,8 @@ mod tests {
 
     #[test]
     fn blocks_are_read_whatever_the_line_ends_and_wherever_chunks_are_cut() {
-        let text = "retry: 100\n\nid: a\n\nevent: gap\r\nid: b\r\ndata: {}\r\n\r\n: quiet\n\ndata: x\rdata: y\r\r";
+        let text =
+            "retry: 100\n\nid: a\n\nevent: gap\r\nid: b\r\ndata: {}\r\n\r\n: quiet\n\ndata: x\rdata: y\r\r";
         for cut in 0..text.len() {
             let (mut lines, mut block) = (Lines::default(), Block::default());
             let (head, tail) = text.as_bytes().split_at(cut);
@@ -202,7 +230,10 @@ mod tests {
                     heard.extend(block.line(&line));
                 }
             }
-            let heard: Vec<_> = heard.into_iter().map(|one| (one.id, one.event, one.data)).collect();
+            let heard: Vec<_> = heard
+                .into_iter()
+                .map(|one| (one.id, one.event, one.data))
+                .collect();
             let some = |text: &str| Some(text.to_owned());
             assert_eq!(
                 heard,

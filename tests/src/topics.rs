@@ -30,7 +30,11 @@ impl Topics {
         config.set("bootstrap.servers", bootstrap).set("log_level", "0");
         let admin = config.create()?;
         let eye = config.set("isolation.level", "read_committed").create()?;
-        Ok(Self { admin, eye: Arc::new(eye), config })
+        Ok(Self {
+            admin,
+            eye: Arc::new(eye),
+            config,
+        })
     }
 
     /// Makes a topic and waits until each partition has a leader.
@@ -50,7 +54,11 @@ impl Topics {
     /// Gives a topic more partitions.
     pub async fn grow(&self, topic: &str, partitions: i32) -> Result<()> {
         let count = usize::try_from(partitions)?;
-        for answer in self.admin.create_partitions([&NewPartitions::new(topic, count)], &options()).await? {
+        for answer in self
+            .admin
+            .create_partitions([&NewPartitions::new(topic, count)], &options())
+            .await?
+        {
             if let Err((topic, code)) = answer {
                 bail!("growing {topic}: {code}");
             }
@@ -76,7 +84,10 @@ impl Topics {
             answer.error()?;
         }
         let (start, _) = self.bounds(topic, partition).await?;
-        ensure!(start == before, "{topic}/{partition} begins at {start}, not at {before}");
+        ensure!(
+            start == before,
+            "{topic}/{partition} begins at {start}, not at {before}"
+        );
         Ok(())
     }
 
@@ -92,8 +103,11 @@ impl Topics {
         let config = self.config.clone();
         let topic = topic.to_owned();
         tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer =
-                config.clone().set("enable.partition.eof", "true").set("group.id", "promises").create()?;
+            let consumer: BaseConsumer = config
+                .clone()
+                .set("enable.partition.eof", "true")
+                .set("group.id", "promises")
+                .create()?;
             let mut from = TopicPartitionList::new();
             from.add_partition_offset(&topic, partition, Offset::Beginning)?;
             consumer.assign(&from)?;
@@ -120,11 +134,16 @@ impl Topics {
         wait::until(format!("topic {topic} to have {partitions:?} partitions"), || {
             let (eye, topic) = (Arc::clone(&self.eye), topic.to_owned());
             async move {
-                let metadata = tokio::task::spawn_blocking(move || eye.fetch_metadata(None, REQUEST).map(|all| {
-                    all.topics().iter().find(|one| one.name() == topic).map(|one| {
-                        one.partitions().iter().filter(|partition| partition.leader() >= 0).count()
+                let metadata = tokio::task::spawn_blocking(move || {
+                    eye.fetch_metadata(None, REQUEST).map(|all| {
+                        all.topics().iter().find(|one| one.name() == topic).map(|one| {
+                            one.partitions()
+                                .iter()
+                                .filter(|partition| partition.leader() >= 0)
+                                .count()
+                        })
                     })
-                }));
+                });
                 let have = metadata.await.ok()?.ok()?;
                 match (have, partitions) {
                     (None, None) => Some(()),
@@ -138,5 +157,7 @@ impl Topics {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST))
+        .operation_timeout(Some(REQUEST))
 }

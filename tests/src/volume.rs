@@ -28,7 +28,10 @@ pub fn seed() -> u64 {
             Ok(text) => text.trim().parse().expect("TIDEWIRE_SEED is a number"),
             Err(_) => rand::random_range(1..1_000_000_000),
         };
-        say(&format!("TIDEWIRE_SEED={seed} TIDEWIRE_PROVE={}", u8::from(proving())));
+        say(&format!(
+            "TIDEWIRE_SEED={seed} TIDEWIRE_PROVE={}",
+            u8::from(proving())
+        ));
         seed
     })
 }

@@ -76,7 +76,10 @@ pub async fn connect(address: SocketAddr, receive_bytes: Option<usize>) -> Resul
 impl Ws {
     /// Opens a connection with a token in its header.
     pub async fn open(address: SocketAddr, token: &str) -> Result<Self> {
-        let dial = Dial { token: Some(token.to_owned()), ..Dial::default() };
+        let dial = Dial {
+            token: Some(token.to_owned()),
+            ..Dial::default()
+        };
         match Self::dial(address, &dial).await? {
             Ok(ws) => Ok(ws),
             Err(refused) => bail!("refused: {refused:?}"),
@@ -106,9 +109,18 @@ impl Ws {
                 Ok(Ok(Self { inner }))
             }
             Err(Error::Http(answer)) => {
-                let body: Option<Value> = answer.body().as_ref().and_then(|body| serde_json::from_slice(body).ok());
-                let code = body.as_ref().and_then(|body| body.get("code")?.as_str()).unwrap_or_default();
-                Ok(Err(Refused { status: answer.status().as_u16(), code: code.to_owned() }))
+                let body: Option<Value> = answer
+                    .body()
+                    .as_ref()
+                    .and_then(|body| serde_json::from_slice(body).ok());
+                let code = body
+                    .as_ref()
+                    .and_then(|body| body.get("code")?.as_str())
+                    .unwrap_or_default();
+                Ok(Err(Refused {
+                    status: answer.status().as_u16(),
+                    code: code.to_owned(),
+                }))
             }
             Err(error) => Err(error.into()),
         }
@@ -134,10 +146,19 @@ impl Ws {
     pub async fn listen(&mut self) -> Result<Said> {
         loop {
             return Ok(match self.inner.next().await {
-                Some(Ok(Message::Text(text))) => Said::Message(serde_json::from_str(&text).context("not JSON")?),
-                Some(Ok(Message::Close(frame))) => frame.map_or(Said::Closed { code: 1005, reason: String::new() }, |frame| {
-                    Said::Closed { code: frame.code.into(), reason: frame.reason.to_string() }
-                }),
+                Some(Ok(Message::Text(text))) => {
+                    Said::Message(serde_json::from_str(&text).context("not JSON")?)
+                }
+                Some(Ok(Message::Close(frame))) => frame.map_or(
+                    Said::Closed {
+                        code: 1005,
+                        reason: String::new(),
+                    },
+                    |frame| Said::Closed {
+                        code: frame.code.into(),
+                        reason: frame.reason.to_string(),
+                    },
+                ),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 Some(Ok(other)) => bail!("unexpected frame: {other:?}"),
                 Some(Err(_)) | None => Said::Gone,
@@ -149,7 +170,11 @@ impl Ws {
     pub async fn until(&mut self, kind: &str) -> Result<Value> {
         let mut passed = Vec::new();
         loop {
-            match self.hear().await.with_context(|| format!("waiting for {kind} after {passed:?}"))? {
+            match self
+                .hear()
+                .await
+                .with_context(|| format!("waiting for {kind} after {passed:?}"))?
+            {
                 Said::Message(message) if message["type"] == kind => return Ok(message),
                 Said::Message(message) => passed.push(message["type"].to_string()),
                 other => bail!("{other:?} instead of {kind}, after {passed:?}"),
@@ -180,7 +205,8 @@ impl Ws {
         loop {
             match self.hear().await? {
                 Said::Message(message)
-                    if (message["type"] == "subscribed" || message["type"] == "error") && &message["id"] == id =>
+                    if (message["type"] == "subscribed" || message["type"] == "error")
+                        && &message["id"] == id =>
                 {
                     return Ok(message);
                 }

@@ -80,12 +80,17 @@ fn main() -> Result<()> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?)
 }
 
 async fn drive(run: Run) -> Result<()> {
     let streams = run.streams.iter().map(|pair| {
-        let (stream, topic) = pair.split_once('=').with_context(|| format!("{pair:?} is not STREAM=TOPIC"))?;
+        let (stream, topic) = pair
+            .split_once('=')
+            .with_context(|| format!("{pair:?} is not STREAM=TOPIC"))?;
         Ok((stream.to_owned(), topic.to_owned()))
     });
     let target = Target {
@@ -99,10 +104,29 @@ async fn drive(run: Run) -> Result<()> {
     let outcome = scenario::run(&target, run.protocol, run.readers, flow).await?;
     let mut stdout = std::io::stdout();
     let quantile = |share: f64| outcome.latencies.value_at_quantile(share);
-    writeln!(stdout, "readers={}\ndeliveries={}\ngaps={}", outcome.readers, outcome.deliveries, outcome.gaps)?;
-    writeln!(stdout, "duplicates={}\np50_us={}\np99_us={}", outcome.duplicates, quantile(0.5), quantile(0.99))?;
-    writeln!(stdout, "p999_us={}\ncpu_seconds={:.2}", quantile(0.999), outcome.cpu_seconds)?;
-    writeln!(stdout, "deliveries_per_cpu_second={:.0}", outcome.deliveries_per_cpu_second())?;
+    writeln!(
+        stdout,
+        "readers={}\ndeliveries={}\ngaps={}",
+        outcome.readers, outcome.deliveries, outcome.gaps
+    )?;
+    writeln!(
+        stdout,
+        "duplicates={}\np50_us={}\np99_us={}",
+        outcome.duplicates,
+        quantile(0.5),
+        quantile(0.99)
+    )?;
+    writeln!(
+        stdout,
+        "p999_us={}\ncpu_seconds={:.2}",
+        quantile(0.999),
+        outcome.cpu_seconds
+    )?;
+    writeln!(
+        stdout,
+        "deliveries_per_cpu_second={:.0}",
+        outcome.deliveries_per_cpu_second()
+    )?;
     writeln!(stdout, "idle_bytes_per_connection={:.0}", outcome.idle_bytes)?;
     writeln!(stdout, "loaded_bytes_per_connection={:.0}", outcome.loaded_bytes)?;
     Ok(())

@@ -36,7 +36,9 @@ pub struct Bare {
 impl Bare {
     /// Serves: says where, waits for the sockets and for a line on stdin, writes, says what it cost.
     pub fn serve(&self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let mut stdout = std::io::stdout();
@@ -95,8 +97,18 @@ async fn write(socket: &TcpStream, mut bytes: &[u8]) -> Result<()> {
 pub async fn measure(bare: &Bare) -> Result<f64> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("bare")
-        .args(["--readers", &bare.readers.to_string(), "--frame-bytes", &bare.frame_bytes.to_string()])
-        .args(["--events", &bare.events.to_string(), "--interval-us", &bare.interval_us.to_string()])
+        .args([
+            "--readers",
+            &bare.readers.to_string(),
+            "--frame-bytes",
+            &bare.frame_bytes.to_string(),
+        ])
+        .args([
+            "--events",
+            &bare.events.to_string(),
+            "--interval-us",
+            &bare.interval_us.to_string(),
+        ])
         .args(["--batch", &bare.batch.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -124,7 +136,9 @@ async fn drive(bare: &Bare, child: &mut Child) -> Result<f64> {
     let open = || crowd.tally.open.load(std::sync::atomic::Ordering::Relaxed);
     wait::until_true("the bare readers to be connected", || open() == bare.readers).await?;
     stdin.write_all(b"!")?;
-    let line = tokio::task::spawn_blocking(move || lines.next()).await?.context("a last line")??;
+    let line = tokio::task::spawn_blocking(move || lines.next())
+        .await?
+        .context("a last line")??;
     let cpu: f64 = line.strip_prefix("cpu=").context("the cost")?.parse()?;
     let all = (bare.readers * bare.events * bare.frame_bytes) as u64;
     let bytes = || crowd.tally.bytes.load(std::sync::atomic::Ordering::Relaxed);

@@ -54,11 +54,15 @@ impl Finder {
 fn scan(mut bytes: &[u8], mut found: impl FnMut(u64, u64)) -> &[u8] {
     loop {
         let Some(at) = bytes.windows(MARK.len()).position(|window| window == MARK) else {
-            return bytes.get(bytes.len().saturating_sub(MARK.len() - 1)..).unwrap_or_default();
+            return bytes
+                .get(bytes.len().saturating_sub(MARK.len() - 1)..)
+                .unwrap_or_default();
         };
         let begun = bytes.get(at..).unwrap_or_default();
         let after = begun.get(MARK.len()..).unwrap_or_default();
-        let Some((number, after)) = digits(after) else { return begun };
+        let Some((number, after)) = digits(after) else {
+            return begun;
+        };
         let Some(time) = after.strip_prefix(TIME) else {
             if TIME.starts_with(after) {
                 return begun;
@@ -66,7 +70,9 @@ fn scan(mut bytes: &[u8], mut found: impl FnMut(u64, u64)) -> &[u8] {
             bytes = after;
             continue;
         };
-        let Some((time, after)) = digits(time) else { return begun };
+        let Some((time, after)) = digits(time) else {
+            return begun;
+        };
         found(number, time);
         bytes = after;
     }
@@ -76,7 +82,12 @@ fn scan(mut bytes: &[u8], mut found: impl FnMut(u64, u64)) -> &[u8] {
 fn digits(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let length = bytes.iter().position(|byte| !byte.is_ascii_digit())?;
     let (digits, rest) = bytes.split_at(length);
-    Some((digits.iter().fold(0, |number: u64, digit| number * 10 + u64::from(digit - b'0')), rest))
+    Some((
+        digits
+            .iter()
+            .fold(0, |number: u64, digit| number * 10 + u64::from(digit - b'0')),
+        rest,
+    ))
 }
 
 #[cfg(test)]

@@ -84,7 +84,9 @@ impl Crowd {
         let tally = Arc::new(Tally::default());
         let shared = Arc::clone(&tally);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             LocalSet::new().block_on(&runtime, run(plan, shared))
         });
         Self { tally, thread }
@@ -146,7 +148,9 @@ async fn run(plan: Plan, tally: Arc<Tally>) -> Result<Histogram<u64>> {
         }
     }
     readers.shutdown().await;
-    let Ok(shared) = Rc::try_unwrap(shared) else { bail!("a reader is left over") };
+    let Ok(shared) = Rc::try_unwrap(shared) else {
+        bail!("a reader is left over")
+    };
     Ok(shared.into_inner().latencies)
 }
 
@@ -157,7 +161,10 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
     // Reset at the end, so that thousands of closed connections do not use up the ports for a minute.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     let (address, token) = (plan.address, &plan.token);
-    let name = plan.streams.get(n % plan.streams.len().max(1)).map_or("", String::as_str);
+    let name = plan
+        .streams
+        .get(n % plan.streams.len().max(1))
+        .map_or("", String::as_str);
     match plan.protocol {
         Protocol::Bare => Ok((stream, Vec::new())),
         Protocol::Sse => {
@@ -167,7 +174,11 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
             );
             write_all(&stream, request.as_bytes()).await?;
             let head = read_until(&stream, b"\n\n").await?;
-            ensure!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+            ensure!(
+                head.starts_with(b"HTTP/1.1 200 "),
+                "{}",
+                String::from_utf8_lossy(&head)
+            );
             Ok((stream, Vec::new()))
         }
         Protocol::Websocket => {
@@ -179,7 +190,11 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
             );
             write_all(&stream, request.as_bytes()).await?;
             let head = read_until(&stream, b"\r\n\r\n").await?;
-            ensure!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+            ensure!(
+                head.starts_with(b"HTTP/1.1 101 "),
+                "{}",
+                String::from_utf8_lossy(&head)
+            );
             let subscribe = format!("{{\"type\":\"subscribe\",\"id\":\"s\",\"stream\":{name:?}}}");
             write_all(&stream, &raw::frame(0x81, subscribe.as_bytes(), true)).await?;
             let heard = read_until(&stream, b"\"subscribed\"").await?;
@@ -205,7 +220,11 @@ async fn read_until(stream: &TcpStream, mark: &[u8]) -> Result<Vec<u8>> {
     let mut heard = Vec::new();
     let mut piece = [0; 1024];
     while !heard.windows(mark.len()).any(|window| window == mark) {
-        ensure!(heard.len() < 64 << 10, "no {:?} came", String::from_utf8_lossy(mark));
+        ensure!(
+            heard.len() < 64 << 10,
+            "no {:?} came",
+            String::from_utf8_lossy(mark)
+        );
         stream.readable().await?;
         match stream.try_read(&mut piece) {
             Ok(0) => bail!("closed after {:?}", String::from_utf8_lossy(&heard)),
@@ -235,7 +254,11 @@ async fn read(stream: &TcpStream, head: &[u8], shared: &RefCell<Shared>, protoco
             }
         }
         let mut shared = shared.borrow_mut();
-        let Shared { tally, latencies, buffer } = &mut *shared;
+        let Shared {
+            tally,
+            latencies,
+            buffer,
+        } = &mut *shared;
         let read = match stream.try_read(buffer) {
             Ok(0) => bail!("the gateway closed a connection"),
             Ok(read) => read,

@@ -83,7 +83,9 @@ pub async fn run(target: &Target, protocol: Protocol, readers: usize, flow: Flow
         streams: target.streams.iter().map(|(name, _)| name.clone()).collect(),
     });
     let tally = &crowd.tally;
-    let open = wait::until_true("the readers to be subscribed", || tally.open.load(Ordering::Relaxed) == readers);
+    let open = wait::until_true("the readers to be subscribed", || {
+        tally.open.load(Ordering::Relaxed) == readers
+    });
     if let Err(error) = open.await {
         let how_many = tally.open.load(Ordering::Relaxed);
         let why = crowd.finish().err();
@@ -120,10 +122,14 @@ pub async fn run(target: &Target, protocol: Protocol, readers: usize, flow: Flow
     let loaded = process::resident_bytes(target.pid)?;
     let deliveries = tally.deliveries.load(Ordering::Relaxed) - warm;
     let bytes = tally.bytes.load(Ordering::Relaxed) - bytes_before;
-    let (gaps, duplicates) = (tally.gaps.load(Ordering::Relaxed), tally.duplicates.load(Ordering::Relaxed));
+    let (gaps, duplicates) = (
+        tally.gaps.load(Ordering::Relaxed),
+        tally.duplicates.load(Ordering::Relaxed),
+    );
     let latencies = crowd.finish()?;
     let bare_latencies = bare.finish()?;
-    let ended = all.with_context(|| format!("{deliveries} of {} came, {gaps} gaps", events * readers as u64))?;
+    let ended =
+        all.with_context(|| format!("{deliveries} of {} came, {gaps} gaps", events * readers as u64))?;
     ensure!(ended == 0, "{ended} readers were closed");
     let each = |now: u64| now.saturating_sub(before) as f64 / readers as f64;
     Ok(Outcome {

@@ -24,12 +24,20 @@ pub struct Source {
 impl Source {
     /// A source for these topics, whose first partition is used.
     pub fn new(bootstrap: &str, topics: Vec<String>) -> Result<Self> {
-        Ok(Self { producer: Producer::new(bootstrap)?, topics, next: 0 })
+        Ok(Self {
+            producer: Producer::new(bootstrap)?,
+            topics,
+            next: 0,
+        })
     }
 
     fn record(&mut self, topic: usize) -> Option<Record> {
         let topic = self.topics.get(topic)?.clone();
-        let record = Record { topic, value: Some(payload::write(self.next)), ..Record::default() };
+        let record = Record {
+            topic,
+            value: Some(payload::write(self.next)),
+            ..Record::default()
+        };
         Some(record.on(0).header("tenant", "north"))
     }
 
@@ -98,16 +106,24 @@ impl BareConsumer {
         let thread = std::thread::spawn(move || {
             let mut latencies = latencies()?;
             while !ends.load(Ordering::Relaxed) {
-                let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+                let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+                    continue;
+                };
                 let message = message?;
                 let now = payload::now_us();
                 if let (true, Some(data)) = (measures.load(Ordering::Relaxed), message.payload()) {
-                    Finder::default().feed(data, |_, time| latencies.saturating_record(now.saturating_sub(time).max(1)));
+                    Finder::default().feed(data, |_, time| {
+                        latencies.saturating_record(now.saturating_sub(time).max(1))
+                    });
                 }
             }
             Ok(latencies)
         });
-        Ok(Self { over, measuring, thread })
+        Ok(Self {
+            over,
+            measuring,
+            thread,
+        })
     }
 
     /// From now on latencies are recorded.

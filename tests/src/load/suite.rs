@@ -30,14 +30,49 @@ struct Row {
 fn rows(scale: f64) -> Vec<Row> {
     let run = Duration::from_secs_f64(10.0 * scale);
     let ws = Protocol::Websocket;
-    let row = |name, protocol, readers, flow, bare_batch, aim| Row { name, protocol, readers, flow, bare_batch, aim };
+    let row = |name, protocol, readers, flow, bare_batch, aim| Row {
+        name,
+        protocol,
+        readers,
+        flow,
+        bare_batch,
+        aim,
+    };
     vec![
-        row("sparse, 1 event / 20 ms", ws, 1000, Flow::Rate(50.0, run), 1, Some(0.75)),
-        row("sparse, 1 event / 250 ms", ws, 10_000, Flow::Rate(4.0, run), 1, Some(0.75)),
-        row("sparse, 1 event / 20 ms", Protocol::Sse, 1000, Flow::Rate(50.0, run), 1, None),
+        row(
+            "sparse, 1 event / 20 ms",
+            ws,
+            1000,
+            Flow::Rate(50.0, run),
+            1,
+            Some(0.75),
+        ),
+        row(
+            "sparse, 1 event / 250 ms",
+            ws,
+            10_000,
+            Flow::Rate(4.0, run),
+            1,
+            Some(0.75),
+        ),
+        row(
+            "sparse, 1 event / 20 ms",
+            Protocol::Sse,
+            1000,
+            Flow::Rate(50.0, run),
+            1,
+            None,
+        ),
         row("1 event / 2 ms", ws, 1000, Flow::Rate(500.0, run), 1, None),
         row("backlog of 1,000", ws, 1000, Flow::Backlog(1000), 100, Some(0.5)),
-        row("backlog of 1,000", Protocol::Sse, 1000, Flow::Backlog(1000), 100, None),
+        row(
+            "backlog of 1,000",
+            Protocol::Sse,
+            1000,
+            Flow::Backlog(1000),
+            100,
+            None,
+        ),
         row("backlog of 100", ws, 10_000, Flow::Backlog(100), 100, None),
     ]
 }
@@ -52,7 +87,9 @@ pub async fn table(scale: f64) -> Result<String> {
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows(scale) {
-        let (outcome, bare) = one(kafka, &issuer, &row).await.with_context(|| format!("{}, {}", row.name, row.readers))?;
+        let (outcome, bare) = one(kafka, &issuer, &row)
+            .await
+            .with_context(|| format!("{}, {}", row.name, row.readers))?;
         let line = line(&row, &outcome, bare);
         say(&line);
         writeln!(text, "{line}")?;
@@ -82,7 +119,11 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<(Outcome, f64)
         }
         Flow::Backlog(count) => (count as f64, 0),
     };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of events")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of events"
+    )]
     let events = events as usize;
     let bare = Bare {
         readers: row.readers,
@@ -96,7 +137,11 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<(Outcome, f64)
 
 async fn gateway(kafka: &Kafka, issuer: &Issuer, topic: &str) -> Result<Gateway> {
     let mut setup = Setup::new(kafka.bootstrap(), issuer, contract::observations(&[topic]));
-    for limit in ["connections_max", "connections_per_tenant_max", "connections_per_principal_max"] {
+    for limit in [
+        "connections_max",
+        "connections_per_tenant_max",
+        "connections_per_principal_max",
+    ] {
         setup = setup.limit(limit, 15_000);
     }
     setup.start().await
@@ -107,7 +152,9 @@ fn line(row: &Row, outcome: &Outcome, bare: f64) -> String {
     let at = |share: f64| ms(outcome.latencies.value_at_quantile(share));
     let bare_at = |share: f64| ms(outcome.bare_latencies.value_at_quantile(share));
     let ours = outcome.deliveries_per_cpu_second();
-    let aim = row.aim.map_or(String::new(), |aim| format!(" (aim {:.0}%)", aim * 100.0));
+    let aim = row
+        .aim
+        .map_or(String::new(), |aim| format!(" (aim {:.0}%)", aim * 100.0));
     format!(
         "| {}, {:?} | {} | {} | {}, {} | {} / {} / {} | {} / {} | {:.0} | {bare:.0} | {:.0}%{aim} | {:.1} / {:.1} |",
         row.name,

@@ -9,11 +9,26 @@ use serde_json::{Map, Value, json};
 use super::{Attribute, Fields, Filter, Model, Record, Rule, TenantFrom, Who};
 
 const POINTERS: [&str; 12] = [
-    "/kind", "/ref", "/ref/reference", "/ref/display", "/list", "/list/*", "/list/*/code", "/list/*/note", "/list/0",
-    "/deep/b", "/deep/b/c", "/deep/*/d",
+    "/kind",
+    "/ref",
+    "/ref/reference",
+    "/ref/display",
+    "/list",
+    "/list/*",
+    "/list/*/code",
+    "/list/*/note",
+    "/list/0",
+    "/deep/b",
+    "/deep/b/c",
+    "/deep/*/d",
 ];
 
-const SCOPES: [&str; 4] = ["user/Observation.rs", "system/Observation.rs", "patient/Observation.rs", "orders:read"];
+const SCOPES: [&str; 4] = [
+    "user/Observation.rs",
+    "system/Observation.rs",
+    "patient/Observation.rs",
+    "orders:read",
+];
 
 const HELD: [&str; 13] = [
     "user/Observation.rs",
@@ -33,7 +48,11 @@ const HELD: [&str; 13] = [
 
 /// A stream with random attributes and rules.
 pub fn model(name: String, topic: String) -> impl Strategy<Value = Model> {
-    let tenant = select(vec![TenantFrom::Header, TenantFrom::KeyPrefix, TenantFrom::Pointer]);
+    let tenant = select(vec![
+        TenantFrom::Header,
+        TenantFrom::KeyPrefix,
+        TenantFrom::Pointer,
+    ]);
     let attributes = subsequence(
         vec![
             ("kind", "/kind", false),
@@ -50,13 +69,24 @@ pub fn model(name: String, topic: String) -> impl Strategy<Value = Model> {
     (tenant, attributes, vec(rule(), 1..=3)).prop_map(move |(tenant, attributes, mut rules)| {
         let attributes: Vec<Attribute> = attributes
             .into_iter()
-            .map(|(name, from, reference)| Attribute { name: name.to_owned(), from: from.to_owned(), reference })
+            .map(|(name, from, reference)| Attribute {
+                name: name.to_owned(),
+                from: from.to_owned(),
+                reference,
+            })
             .collect();
         for rule in &mut rules {
             // Rows speak of what is declared and has one value.
-            rule.rows.retain(|(name, _)| attributes.iter().any(|attribute| attribute.name == *name));
+            rule.rows
+                .retain(|(name, _)| attributes.iter().any(|attribute| attribute.name == *name));
         }
-        Model { name: name.clone(), topic: topic.clone(), tenant, attributes, rules }
+        Model {
+            name: name.clone(),
+            topic: topic.clone(),
+            tenant,
+            attributes,
+            rules,
+        }
     })
 }
 
@@ -78,7 +108,10 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     (subsequence(SCOPES.to_vec(), 1..=2), rows, fields).prop_map(move |(scopes, rows, fields)| Rule {
         scopes: owned(scopes),
-        rows: rows.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
+        rows: rows
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .collect(),
         fields,
     })
 }
@@ -93,8 +126,13 @@ pub fn who(tenant: String) -> impl Strategy<Value = Who> {
         1 => Just(None),
     ];
     let ward = option::weighted(0.8, select(vec!["x", "w"]).prop_map(|ward| json!(ward)));
-    (subsequence(HELD.to_vec(), 1..=4), patient, ward, select(vec!["x", "somebody"])).prop_map(
-        move |(scopes, patient, ward, subject)| {
+    (
+        subsequence(HELD.to_vec(), 1..=4),
+        patient,
+        ward,
+        select(vec!["x", "somebody"]),
+    )
+        .prop_map(move |(scopes, patient, ward, subject)| {
             let mut claims = Map::new();
             claims.extend(patient.map(|patient| ("patient".to_owned(), patient)));
             claims.extend(ward.map(|ward| ("ward".to_owned(), ward)));
@@ -104,8 +142,7 @@ pub fn who(tenant: String) -> impl Strategy<Value = Who> {
                 scopes: scopes.into_iter().map(str::to_owned).collect(),
                 claims,
             }
-        },
-    )
+        })
 }
 
 /// A filter; now and then of an attribute that nobody declared.
@@ -119,15 +156,17 @@ pub fn filter() -> impl Strategy<Value = Filter> {
         1 => (Just("undeclared"), Just(vec!["x"])),
     ];
     let terms = prop_oneof![4 => Just(0_usize), 3 => Just(1), 1 => Just(2)];
-    terms.prop_flat_map(move |count| vec(term.clone(), count)).prop_map(|terms| {
-        let mut filter: Filter = Vec::new();
-        for (name, values) in terms {
-            if !filter.iter().any(|(have, _)| have == name) {
-                filter.push((name.to_owned(), values.into_iter().map(str::to_owned).collect()));
+    terms
+        .prop_flat_map(move |count| vec(term.clone(), count))
+        .prop_map(|terms| {
+            let mut filter: Filter = Vec::new();
+            for (name, values) in terms {
+                if !filter.iter().any(|(have, _)| have == name) {
+                    filter.push((name.to_owned(), values.into_iter().map(str::to_owned).collect()));
+                }
             }
-        }
-        filter
-    })
+            filter
+        })
 }
 
 /// A record of one of these tenants, or (seldom) of none. Each text that nothing compares is unlike every other, so that
@@ -141,15 +180,29 @@ pub fn record(model: &Model, tenants: Vec<String>, n: usize) -> impl Strategy<Va
         1 => Just(json!(["x"])),
     ];
     let reference = select(vec![
-        "Patient/1", "https://h/fhir/Patient/1", "Patient/1/_history/3", "Patient/2", "https://h/Patient/2/_history/1",
-        "urn:uuid:7", "Group/1",
+        "Patient/1",
+        "https://h/fhir/Patient/1",
+        "Patient/1/_history/3",
+        "Patient/2",
+        "https://h/Patient/2/_history/1",
+        "urn:uuid:7",
+        "Group/1",
     ]);
     let list = vec(option::weighted(0.9, select(vec!["c1", "c2", "c3"])), 0..=3);
     let deep = option::weighted(0.9, (select(vec!["x", "w", "v"]), 0..3));
-    let tenant = (option::weighted(0.95, select(tenants)), option::weighted(0.8, select(vec!["x", "w", "other"])));
+    let tenant = (
+        option::weighted(0.95, select(tenants)),
+        option::weighted(0.8, select(vec!["x", "w", "other"])),
+    );
     let from = model.tenant.clone();
-    (option::weighted(0.9, kind), option::weighted(0.9, reference), list, deep, tenant).prop_map(
-        move |(kind, reference, list, deep, (tenant, ward))| {
+    (
+        option::weighted(0.9, kind),
+        option::weighted(0.9, reference),
+        list,
+        deep,
+        tenant,
+    )
+        .prop_map(move |(kind, reference, list, deep, (tenant, ward))| {
             let secret = |what: &str| format!("s{what}{n:06}");
             let mut value = json!({"n": n, "text": secret("text")});
             if let Some(kind) = kind {
@@ -169,7 +222,11 @@ pub fn record(model: &Model, tenants: Vec<String>, n: usize) -> impl Strategy<Va
             if let Some((c, d)) = deep {
                 value["deep"] = json!({"b": {"c": c, "d": d, "e": secret("e")}, "f": {"d": secret("d")}});
             }
-            let mut record = Record { key: format!("k{n}"), headers: Vec::new(), value };
+            let mut record = Record {
+                key: format!("k{n}"),
+                headers: Vec::new(),
+                value,
+            };
             if let Some(tenant) = tenant {
                 match from {
                     TenantFrom::Header => record.headers.push(("tenant".to_owned(), tenant)),
@@ -177,8 +234,9 @@ pub fn record(model: &Model, tenants: Vec<String>, n: usize) -> impl Strategy<Va
                     TenantFrom::Pointer => record.value["owner"] = json!(tenant),
                 }
             }
-            record.headers.extend(ward.map(|ward| ("ward".to_owned(), ward.to_owned())));
             record
-        },
-    )
+                .headers
+                .extend(ward.map(|ward| ("ward".to_owned(), ward.to_owned())));
+            record
+        })
 }

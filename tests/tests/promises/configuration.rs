@@ -10,7 +10,10 @@ const KEYS: &str = "[keys]\ncursor = [\"0123456789abcdef0123456789abcdef\"]\ntic
 event_id = \"0123456789abcdef0123456789abcdef\"\n";
 
 fn tidewire(arguments: &[&str], folder: &Path) -> Result<Output> {
-    Ok(Command::new(binary()).args(arguments).current_dir(folder).output()?)
+    Ok(Command::new(binary())
+        .args(arguments)
+        .current_dir(folder)
+        .output()?)
 }
 
 /// Whether the output of a check names all of these codes, each with a line, and ends with 64.
@@ -23,9 +26,15 @@ fn refuses(output: &Output, codes: &[&str]) -> Result<()> {
         let place = line.split(' ').next().unwrap_or_default().trim_end_matches(':');
         let mut numbers = place.rsplit(':').map(str::parse::<u32>);
         let at = (numbers.next(), numbers.next());
-        ensure!(matches!(at, (Some(Ok(1..)), Some(Ok(1..)))), "{place:?} is no file:line:column in {line}");
+        ensure!(
+            matches!(at, (Some(Ok(1..)), Some(Ok(1..)))),
+            "{place:?} is no file:line:column in {line}"
+        );
     }
-    ensure!(text.matches("mend: ").count() >= codes.len(), "each has a mend:\n{text}");
+    ensure!(
+        text.matches("mend: ").count() >= codes.len(),
+        "each has a mend:\n{text}"
+    );
     Ok(())
 }
 
@@ -59,7 +68,14 @@ rows = { patint = "Patient/{claims.patient}" }
     let output = tidewire(&["check", "."], folder.path())?;
     refuses(
         &output,
-        &["unknown_value", "attribute_name_reserved", "attribute_name_invalid", "unknown_key", "not_yet", "hidden_non_null"],
+        &[
+            "unknown_value",
+            "attribute_name_reserved",
+            "attribute_name_invalid",
+            "unknown_key",
+            "not_yet",
+            "hidden_non_null",
+        ],
     )
 }
 
@@ -84,13 +100,23 @@ fn a_bad_configuration_is_refused_by_check_and_by_run() -> Result<()> {
              tenants = [\"*\"]\n{KEYS}"
         ),
     )?;
-    let codes = ["unknown_key", "admin_exposed", "protected_property", "development_issuer_in_production", "rule_never_matches"];
+    let codes = [
+        "unknown_key",
+        "admin_exposed",
+        "protected_property",
+        "development_issuer_in_production",
+        "rule_never_matches",
+    ];
     for command in ["check", "run"] {
         let output = tidewire(&[command, "--config", "tidewire.toml"], folder.path())?;
         refuses(&output, &codes).context(command)?;
-        ensure!(output.stdout.is_empty(), "{command} says nothing on standard output");
+        ensure!(
+            output.stdout.is_empty(),
+            "{command} says nothing on standard output"
+        );
     }
-    let text = std::fs::read_to_string(&file)?.replace("environment = \"production\"", "environment = \"development\"");
+    let text = std::fs::read_to_string(&file)?
+        .replace("environment = \"production\"", "environment = \"development\"");
     std::fs::write(&file, text)?;
     let output = tidewire(&["check", "--config", "tidewire.toml"], folder.path())?;
     refuses(&output, &["development_issuer_with_production_kafka"])
@@ -102,12 +128,19 @@ fn missing_files_are_refused_with_64() -> Result<()> {
     for command in ["check", "run"] {
         let output = tidewire(&[command, "--config", "nowhere.toml"], folder.path())?;
         ensure!(output.status.code() == Some(64), "{command}: {}", output.status);
-        ensure!(String::from_utf8_lossy(&output.stderr).contains("nowhere.toml"), "{command} names the file");
+        ensure!(
+            String::from_utf8_lossy(&output.stderr).contains("nowhere.toml"),
+            "{command} names the file"
+        );
     }
     let output = tidewire(&["check", "no-such-folder"], folder.path())?;
     ensure!(output.status.code() == Some(64), "{}", output.status);
     let output = tidewire(&["dance"], folder.path())?;
-    ensure!(output.status.code() == Some(64), "an unknown command: {}", output.status);
+    ensure!(
+        output.status.code() == Some(64),
+        "an unknown command: {}",
+        output.status
+    );
     Ok(())
 }
 
@@ -126,7 +159,11 @@ fn secrets_of_the_configuration_are_never_repeated() -> Result<()> {
     for command in ["check", "run"] {
         let output = tidewire(&[command, "--config", "tidewire.toml"], folder.path())?;
         ensure!(output.status.code() == Some(64), "{command}: {}", output.status);
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout)
+        );
         ensure!(!text.contains(secret), "{command} repeats a secret:\n{text}");
     }
     Ok(())

@@ -24,7 +24,14 @@ fn everything(counts: &[usize], padding: usize) -> Vec<Planned> {
     for (partition, count) in (0..).zip(counts) {
         for n in 0..*count {
             let n = i64::try_from(n).unwrap_or(0);
-            plan.push(Planned { tenant: "north", patient: 1, status: "final", partition, n, padding });
+            plan.push(Planned {
+                tenant: "north",
+                patient: 1,
+                status: "final",
+                partition,
+                n,
+                padding,
+            });
         }
     }
     plan
@@ -35,7 +42,11 @@ async fn a_reader_behind_on_one_slow_partition_is_cut_again_and_misses_nothing()
     let world = World::new().await?;
     for surface in Surface::ALL {
         let topic = world.topic("behind", 2).await?;
-        let gateway = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10).start().await?;
+        let gateway = world
+            .setup(&[&topic])
+            .limit("ring_bytes_max", 64 << 10)
+            .start()
+            .await?;
         let mut want = Want::new("observations", &world.user("north"));
         want.limit = Some(40);
         want.receive_bytes = Some(8192);
@@ -45,25 +56,36 @@ async fn a_reader_behind_on_one_slow_partition_is_cut_again_and_misses_nothing()
         world.producer.send_all(&plan::records(&backlog, &topic)).await?;
         let fresh = everything(&[0, volume(200, 1000)], 0);
         let mut owed = plan::owed(&backlog, north);
-        fresh.iter().for_each(|planned| owed.owe(i64::from(planned.partition), planned.n));
+        fresh
+            .iter()
+            .for_each(|planned| owed.owe(i64::from(planned.partition), planned.n));
         let mut fresh = plan::records(&fresh, &topic).into_iter();
         let mut cuts = 0;
         while !owed.is_done() {
             let mut reader = Reader::open(surface, gateway.address(), want.clone()).await?;
-            world.producer.send_all(&fresh.by_ref().take(10).collect::<Vec<_>>()).await?;
+            world
+                .producer
+                .send_all(&fresh.by_ref().take(10).collect::<Vec<_>>())
+                .await?;
             let before = owed.got();
             // A few live events come between the old ones; then the connection is cut, again in mid-replay.
             while !owed.is_done() && owed.got() < before + 130 {
                 if owed.left() <= fresh.len() {
-                    world.producer.send_all(&fresh.by_ref().collect::<Vec<_>>()).await?;
+                    world
+                        .producer
+                        .send_all(&fresh.by_ref().collect::<Vec<_>>())
+                        .await?;
                 }
-                owed.take(&reader.event().await?).with_context(|| format!("{surface:?}, after {cuts} cuts"))?;
+                owed.take(&reader.event().await?)
+                    .with_context(|| format!("{surface:?}, after {cuts} cuts"))?;
             }
             want = reader.want_more();
             cuts += 1;
         }
         ensure!(cuts > 5, "{cuts} cuts are not enough to show anything");
-        say(&format!("behind on one partition: {surface:?}, {cuts} cuts in mid-replay, exact"));
+        say(&format!(
+            "behind on one partition: {surface:?}, {cuts} cuts in mid-replay, exact"
+        ));
     }
     Ok(())
 }
@@ -78,7 +100,9 @@ async fn a_reader_from_a_node_that_was_ahead_gets_nothing_twice() -> Result<()> 
     let plan = plan::plan(&mut dice("ahead"), 3, rounds * 60);
     let mut owed = plan::owed(&plan, north);
     let mut want = Want::new("observations", &world.user("north"));
-    want = Reader::open(Surface::WebSocket, ahead.address(), want).await?.want_more();
+    want = Reader::open(Surface::WebSocket, ahead.address(), want)
+        .await?
+        .want_more();
     for (round, part) in plan.chunks(60).enumerate() {
         let surface = Surface::ALL[round % 3];
         let (first, second) = part.split_at(40);
@@ -100,7 +124,8 @@ async fn a_reader_from_a_node_that_was_ahead_gets_nothing_twice() -> Result<()> 
         let mut reader = opening.join_next().await.context("one")???;
         world.producer.send_all(&plan::records(second, &topic)).await?;
         for _ in second.iter().filter(|planned| north(planned)) {
-            owed.take(&reader.event().await?).with_context(|| format!("round {round}, {surface:?}"))?;
+            owed.take(&reader.event().await?)
+                .with_context(|| format!("round {round}, {surface:?}"))?;
         }
         want = reader.want_more();
     }
@@ -112,7 +137,10 @@ async fn a_reader_from_a_node_that_was_ahead_gets_nothing_twice() -> Result<()> 
 async fn a_reader_without_an_event_for_long_has_no_false_gap_and_nothing_is_scanned_for_it() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("quiet", 2).await?;
-    let setup = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10).limit("heartbeat_ms", 200);
+    let setup = world
+        .setup(&[&topic])
+        .limit("ring_bytes_max", 64 << 10)
+        .limit("heartbeat_ms", 200);
     let gateway = setup.limit("silence_max_ms", 30_000).start().await?;
     let want = Want::new("observations", &world.user("south"));
     let mut wants = Vec::new();
@@ -155,7 +183,10 @@ async fn a_reader_without_an_event_for_long_has_no_false_gap_and_nothing_is_scan
     for surface in Surface::ALL {
         let mut reader = Reader::open(surface, gateway.address(), want.clone()).await?;
         let event = json!({"partition": 0, "n": 1});
-        world.producer.send(&Record::json(&topic, &event).on(0).header("tenant", "south")).await?;
+        world
+            .producer
+            .send(&Record::json(&topic, &event).on(0).header("tenant", "south"))
+            .await?;
         // `event` takes a gap as an error.
         let got = reader.event().await.with_context(|| format!("{surface:?}"))?;
         ensure!(got["data"]["n"] == 1, "{got}");
@@ -169,7 +200,10 @@ async fn a_reader_cut_before_its_first_event_misses_nothing() -> Result<()> {
     let topic = world.topic("first", 3).await?;
     let mut gateway = world.setup(&[&topic]).start().await?;
     let plan = plan::plan(&mut dice("first"), 3, 300);
-    world.producer.send_all(&plan::records(&plan[..100], &topic)).await?;
+    world
+        .producer
+        .send_all(&plan::records(&plan[..100], &topic))
+        .await?;
     // `latest` is what the node has seen: that must be all of these.
     wait::until("the node to have seen what was produced", || async {
         (gateway.metric("hub_events_total", &[]).await.ok()? >= 100.0).then_some(())
@@ -177,28 +211,57 @@ async fn a_reader_cut_before_its_first_event_misses_nothing() -> Result<()> {
     .await?;
     let mut wants = Vec::new();
     for surface in Surface::ALL {
-        let reader = Reader::open(surface, gateway.address(), Want::new("observations", &world.user("north"))).await?;
+        let reader = Reader::open(
+            surface,
+            gateway.address(),
+            Want::new("observations", &world.user("north")),
+        )
+        .await?;
         wants.push((surface, reader.want_more()));
     }
-    world.producer.send_all(&plan::records(&plan[100..200], &topic)).await?;
+    world
+        .producer
+        .send_all(&plan::records(&plan[100..200], &topic))
+        .await?;
     gateway.kill()?;
     gateway.resume().await?;
     gateway.ready().await?;
-    world.producer.send_all(&plan::records(&plan[200..], &topic)).await?;
+    world
+        .producer
+        .send_all(&plan::records(&plan[200..], &topic))
+        .await?;
     for (surface, want) in wants {
-        ensure!(want.after.is_some(), "{surface:?} gives a cursor before the first event");
+        ensure!(
+            want.after.is_some(),
+            "{surface:?} gives a cursor before the first event"
+        );
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        take_all(&mut reader, &mut plan::owed(&plan[100..], north)).await.with_context(|| format!("{surface:?}"))?;
+        take_all(&mut reader, &mut plan::owed(&plan[100..], north))
+            .await
+            .with_context(|| format!("{surface:?}"))?;
     }
     Ok(())
 }
 
 /// Owes this many events of each partition to readers who are open already.
-async fn produce(producer: &Producer, topic: &str, partitions: std::ops::Range<i32>, from: i64, count: i64) -> Result<Exact> {
+async fn produce(
+    producer: &Producer,
+    topic: &str,
+    partitions: std::ops::Range<i32>,
+    from: i64,
+    count: i64,
+) -> Result<Exact> {
     let mut plan = Vec::new();
     for n in from..from + count {
         for partition in partitions.clone() {
-            plan.push(Planned { tenant: "north", patient: 1, status: "final", partition, n, padding: 0 });
+            plan.push(Planned {
+                tenant: "north",
+                patient: 1,
+                status: "final",
+                partition,
+                n,
+                padding: 0,
+            });
         }
     }
     producer.send_all(&plan::records(&plan, topic)).await?;
@@ -218,7 +281,9 @@ async fn a_new_partition_is_read_from_its_beginning_under_open_sessions() -> Res
     let first = produce(&world.producer, &topic, 0..2, 0, 20).await?;
     let mut before = Vec::new();
     for (surface, reader) in &mut readers {
-        take_all(reader, &mut first.clone()).await.with_context(|| format!("{surface:?}"))?;
+        take_all(reader, &mut first.clone())
+            .await
+            .with_context(|| format!("{surface:?}"))?;
         before.push((*surface, reader.want_more()));
     }
     world.topics.grow(&topic, 5).await?;
@@ -231,12 +296,16 @@ async fn a_new_partition_is_read_from_its_beginning_under_open_sessions() -> Res
     }
     drop(third);
     for (surface, reader) in &mut readers {
-        take_all(reader, &mut second.clone()).await.with_context(|| format!("open, {surface:?}"))?;
+        take_all(reader, &mut second.clone())
+            .await
+            .with_context(|| format!("open, {surface:?}"))?;
     }
     // A cursor from before knows two partitions; the others are new to it.
     for (surface, want) in before {
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        take_all(&mut reader, &mut second.clone()).await.with_context(|| format!("resumed, {surface:?}"))?;
+        take_all(&mut reader, &mut second.clone())
+            .await
+            .with_context(|| format!("resumed, {surface:?}"))?;
     }
     Ok(())
 }
@@ -248,28 +317,43 @@ async fn a_new_topic_is_read_from_its_beginning_under_open_sessions() -> Result<
     let literal = unique("later");
     let gateway = world.setup(&[&format!("{family}.*"), &literal]).start().await?;
     let readiness = tidewire_tests::http::get(gateway.admin(), "/readyz", &[]).await?;
-    ensure!(readiness.text().contains(&literal), "the missing topic is reported: {}", readiness.text());
+    ensure!(
+        readiness.text().contains(&literal),
+        "the missing topic is reported: {}",
+        readiness.text()
+    );
     let mut readers = Vec::new();
     for surface in Surface::ALL {
         let want = Want::new("observations", &world.user("north"));
         readers.push((surface, Reader::open(surface, gateway.address(), want).await?));
     }
-    let cursors: Vec<_> = readers.iter().map(|(surface, reader)| (*surface, reader.want_more())).collect();
+    let cursors: Vec<_> = readers
+        .iter()
+        .map(|(surface, reader)| (*surface, reader.want_more()))
+        .collect();
     for topic in [format!("{family}.one"), literal.clone(), format!("{family}.two")] {
         world.topics.create(&topic, 2, &[]).await?;
         let owed = produce(&world.producer, &topic, 0..2, 0, 30).await?;
         for (surface, reader) in &mut readers {
-            take_all(reader, &mut owed.clone()).await.with_context(|| format!("{topic}, {surface:?}"))?;
+            take_all(reader, &mut owed.clone())
+                .await
+                .with_context(|| format!("{topic}, {surface:?}"))?;
         }
     }
     // A cursor that was given before the topics were made gives all of them: 30 events of 2 partitions of 3 topics.
     for (surface, want) in cursors {
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
         for n in 0..180 {
-            reader.event().await.with_context(|| format!("event {n}, {surface:?}"))?;
+            reader
+                .event()
+                .await
+                .with_context(|| format!("event {n}, {surface:?}"))?;
         }
         let rest = reader.want_more();
-        let items = Reader::open(Surface::Pull, gateway.address(), rest).await?.until_live().await?;
+        let items = Reader::open(Surface::Pull, gateway.address(), rest)
+            .await?
+            .until_live()
+            .await?;
         ensure!(items.is_empty(), "{surface:?}: {items:?} came twice");
     }
     Ok(())
@@ -288,7 +372,9 @@ async fn a_topic_deleted_and_made_again_is_told_and_read_from_its_beginning() ->
     let first = produce(&world.producer, &topic, 0..2, 0, 50).await?;
     let mut before = Vec::new();
     for (surface, reader) in &mut readers {
-        take_all(reader, &mut first.clone()).await.with_context(|| format!("{surface:?}"))?;
+        take_all(reader, &mut first.clone())
+            .await
+            .with_context(|| format!("{surface:?}"))?;
         before.push((*surface, reader.want_more()));
     }
     world.topics.delete(&topic).await?;
@@ -299,28 +385,47 @@ async fn a_topic_deleted_and_made_again_is_told_and_read_from_its_beginning() ->
         let mut owed = again.clone();
         let mut reasons = Vec::new();
         while !owed.is_done() {
-            match reader.next().await.with_context(|| format!("{how}, {surface:?}, {reasons:?}"))? {
+            match reader
+                .next()
+                .await
+                .with_context(|| format!("{how}, {surface:?}, {reasons:?}"))?
+            {
                 Item::Event(event) => {
-                    owed.take(&event).with_context(|| format!("{how}, {surface:?}, {reasons:?}"))?;
-                    ensure!(!reasons.is_empty(), "{how}, {surface:?}: an event of the new life before the gap");
+                    owed.take(&event)
+                        .with_context(|| format!("{how}, {surface:?}, {reasons:?}"))?;
+                    ensure!(
+                        !reasons.is_empty(),
+                        "{how}, {surface:?}: an event of the new life before the gap"
+                    );
                 }
                 Item::Gap(gaps) => {
                     let gaps = gaps.as_array().context("a list")?.clone();
-                    reasons.extend(gaps.iter().map(|gap| gap["reason"].as_str().unwrap_or_default().to_owned()));
+                    reasons.extend(
+                        gaps.iter()
+                            .map(|gap| gap["reason"].as_str().unwrap_or_default().to_owned()),
+                    );
                 }
                 Item::Live | Item::Quiet => {}
                 other => anyhow::bail!("{how}, {surface:?}: {other:?}"),
             }
         }
         let known = ["recreated", "deleted"];
-        ensure!(reasons.iter().all(|reason| known.contains(&reason.as_str())), "{how}, {surface:?}: {reasons:?}");
+        ensure!(
+            reasons.iter().all(|reason| known.contains(&reason.as_str())),
+            "{how}, {surface:?}: {reasons:?}"
+        );
         Ok(())
     };
     for (surface, reader) in readers {
         expect(surface, reader, "open").await?;
     }
     for (surface, want) in before {
-        expect(surface, Reader::open(surface, gateway.address(), want).await?, "resumed").await?;
+        expect(
+            surface,
+            Reader::open(surface, gateway.address(), want).await?,
+            "resumed",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -338,12 +443,22 @@ async fn aborted_transactions_at_the_end_of_a_partition_do_not_hold_a_replay_up(
         transactional.begin()?;
         for partition in 0..2 {
             let value = json!({"partition": partition, "n": n, "padding": "x".repeat(2000)});
-            transactional.send(&Record::json(&topic, &value).on(partition).header("tenant", "north")).await?;
+            transactional
+                .send(
+                    &Record::json(&topic, &value)
+                        .on(partition)
+                        .header("tenant", "north"),
+                )
+                .await?;
             if committed {
                 owed.owe(i64::from(partition), n);
             }
         }
-        if committed { transactional.commit().await? } else { transactional.abort().await? }
+        if committed {
+            transactional.commit().await?
+        } else {
+            transactional.abort().await?
+        }
     }
     gateway.kill()?;
     gateway.resume().await?;
@@ -352,22 +467,39 @@ async fn aborted_transactions_at_the_end_of_a_partition_do_not_hold_a_replay_up(
         let want = Want::new("observations", &world.user("north")).after("earliest");
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
         let mut owed = owed.clone();
-        for item in reader.until_live().await.with_context(|| format!("{surface:?}"))? {
+        for item in reader
+            .until_live()
+            .await
+            .with_context(|| format!("{surface:?}"))?
+        {
             if let Item::Event(event) = item {
                 owed.take(&event)?;
             }
         }
-        ensure!(owed.is_done(), "{surface:?}: {} are owed at the end of the replay", owed.left());
+        ensure!(
+            owed.is_done(),
+            "{surface:?}: {} are owed at the end of the replay",
+            owed.left()
+        );
         // The cursor stands behind the markers: coming back costs no gap and gives nothing twice.
         let mut again = Reader::open(surface, gateway.address(), reader.want_more()).await?;
-        ensure!(again.until_live().await?.iter().all(|item| *item == Item::Quiet), "{surface:?}: nothing is left");
+        ensure!(
+            again.until_live().await?.iter().all(|item| *item == Item::Quiet),
+            "{surface:?}: nothing is left"
+        );
     }
     // An open transaction holds nothing back but what comes after it, and its end lets it go.
     transactional.begin()?;
     let value = json!({"partition": 0, "n": 1000});
-    transactional.send(&Record::json(&topic, &value).on(0).header("tenant", "north")).await?;
-    let mut reader =
-        Reader::open(Surface::WebSocket, gateway.address(), Want::new("observations", &world.user("north"))).await?;
+    transactional
+        .send(&Record::json(&topic, &value).on(0).header("tenant", "north"))
+        .await?;
+    let mut reader = Reader::open(
+        Surface::WebSocket,
+        gateway.address(),
+        Want::new("observations", &world.user("north")),
+    )
+    .await?;
     transactional.commit().await?;
     let event = reader.event().await?;
     ensure!(event["data"]["n"] == 1000, "{event}");
@@ -385,10 +517,17 @@ async fn compaction_holes_do_not_hold_a_replay_up() -> Result<()> {
         ("delete.retention.ms", "100"),
     ];
     let topic = world.topic_with("compacted", 1, &settings).await?;
-    let mut gateway = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10).start().await?;
+    let mut gateway = world
+        .setup(&[&topic])
+        .limit("ring_bytes_max", 64 << 10)
+        .start()
+        .await?;
     let record = |n: i64, key: i64| {
         let value = json!({"partition": 0, "n": n, "padding": "x".repeat(500)});
-        Record::json(&topic, &value).on(0).key(format!("Observation/{key}")).header("tenant", "north")
+        Record::json(&topic, &value)
+            .on(0)
+            .key(format!("Observation/{key}"))
+            .header("tenant", "north")
     };
     let mut records: Vec<Record> = (0..500).map(|n| record(n, n % 10)).collect();
     records.extend((500..510).map(|n| record(n, n)));
@@ -406,7 +545,10 @@ async fn compaction_holes_do_not_hold_a_replay_up() -> Result<()> {
     for surface in Surface::ALL {
         let want = Want::new("observations", &world.user("north")).after("earliest");
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        let items = reader.until_live().await.with_context(|| format!("{surface:?}"))?;
+        let items = reader
+            .until_live()
+            .await
+            .with_context(|| format!("{surface:?}"))?;
         let mut seen = Vec::new();
         for item in &items {
             match item {
@@ -420,7 +562,12 @@ async fn compaction_holes_do_not_hold_a_replay_up() -> Result<()> {
         for n in (490..499).chain(500..511) {
             ensure!(seen.contains(&n), "{surface:?}: {n} is missing in {seen:?}");
         }
-        ensure!(seen.len() <= left.len() + 10, "{surface:?}: {} events of {} records", seen.len(), left.len());
+        ensure!(
+            seen.len() <= left.len() + 10,
+            "{surface:?}: {} events of {} records",
+            seen.len(),
+            left.len()
+        );
     }
     Ok(())
 }
@@ -431,14 +578,20 @@ async fn a_time_is_where_to_go_on_from() -> Result<()> {
     let topic = world.topic("times", 2).await?;
     let mut gateway = world.setup(&[&topic]).start().await?;
     let plan = plan::plan(&mut dice("times"), 2, 200);
-    world.producer.send_all(&plan::records(&plan[..100], &topic)).await?;
+    world
+        .producer
+        .send_all(&plan::records(&plan[..100], &topic))
+        .await?;
     // A moment after which nothing of the first half was produced, and before which nothing of the second was.
     let between = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(5);
     wait::until_true("the moment to pass", || {
         jiff::Timestamp::now() > between + jiff::SignedDuration::from_millis(5)
     })
     .await?;
-    world.producer.send_all(&plan::records(&plan[100..], &topic)).await?;
+    world
+        .producer
+        .send_all(&plan::records(&plan[100..], &topic))
+        .await?;
     for restarted in [false, true] {
         if restarted {
             gateway.kill()?;
@@ -449,7 +602,9 @@ async fn a_time_is_where_to_go_on_from() -> Result<()> {
             let want = Want::new("observations", &world.user("north")).after(between.to_string());
             let mut reader = Reader::open(surface, gateway.address(), want).await?;
             let mut owed = plan::owed(&plan[100..], north);
-            take_all(&mut reader, &mut owed).await.with_context(|| format!("{surface:?}, restarted {restarted}"))?;
+            take_all(&mut reader, &mut owed)
+                .await
+                .with_context(|| format!("{surface:?}, restarted {restarted}"))?;
         }
     }
     Ok(())
@@ -460,7 +615,9 @@ async fn a_crowd_that_resumes_from_nearby_positions_shares_few_passes() -> Resul
     let world = World::new().await?;
     let topic = world.topic("crowd", 2).await?;
     let setup = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10);
-    let setup = setup.limit("connections_per_principal_max", 5000).limit("connections_per_tenant_max", 5000);
+    let setup = setup
+        .limit("connections_per_principal_max", 5000)
+        .limit("connections_per_tenant_max", 5000);
     let mut gateway = setup.start().await?;
     let crowd = volume(200, 1000);
     // A thousand positions, a thousand cursors: one behind each event.
@@ -492,7 +649,12 @@ async fn a_crowd_that_resumes_from_nearby_positions_shares_few_passes() -> Resul
         reader??;
     }
     let passes = gateway.metric("replay_passes_total", &[]).await?;
-    say(&format!("crowd: {crowd} readers resumed from {crowd} positions on 2 partitions in {passes} passes"));
-    ensure!(passes > 0.0 && passes <= 6.0, "{passes} passes over two partitions");
+    say(&format!(
+        "crowd: {crowd} readers resumed from {crowd} positions on 2 partitions in {passes} passes"
+    ));
+    ensure!(
+        passes > 0.0 && passes <= 6.0,
+        "{passes} passes over two partitions"
+    );
     Ok(())
 }

@@ -12,7 +12,10 @@ use crate::support::World;
 /// Reads until nothing is owed.
 pub(crate) async fn take_all(reader: &mut Reader, owed: &mut Exact) -> Result<()> {
     while !owed.is_done() {
-        let event = reader.event().await.with_context(|| format!("{} are owed still", owed.left()))?;
+        let event = reader
+            .event()
+            .await
+            .with_context(|| format!("{} are owed still", owed.left()))?;
         owed.take(&event)?;
     }
     Ok(())
@@ -28,8 +31,12 @@ fn readers(world: &World) -> Vec<(Want, Wants)> {
         (want(&world.user("south")).only("status", "final"), |planned| {
             planned.tenant == "south" && planned.status == "final"
         }),
-        (want(&world.patient("north", "1")), |planned| planned.tenant == "north" && planned.patient == 1),
-        (want(&world.patient("south", "2")), |planned| planned.tenant == "south" && planned.patient == 2),
+        (want(&world.patient("north", "1")), |planned| {
+            planned.tenant == "north" && planned.patient == 1
+        }),
+        (want(&world.patient("south", "2")), |planned| {
+            planned.tenant == "south" && planned.patient == 2
+        }),
     ]
 }
 
@@ -46,7 +53,9 @@ async fn ten_thousand_events_reach_each_reader_of_each_surface_exactly() -> Resu
             let mut reader = Reader::open(surface, gateway.address(), want).await?;
             let mut owed = plan::owed(&plan, wants);
             reading.spawn(async move {
-                take_all(&mut reader, &mut owed).await.with_context(|| format!("{surface:?}"))?;
+                take_all(&mut reader, &mut owed)
+                    .await
+                    .with_context(|| format!("{surface:?}"))?;
                 Ok::<_, anyhow::Error>(owed.got())
             });
         }
@@ -56,13 +65,18 @@ async fn ten_thousand_events_reach_each_reader_of_each_surface_exactly() -> Resu
     while let Some(reader) = reading.join_next().await {
         got += reader??;
     }
-    say(&format!("delivery: {} events, {got} deliveries to 12 readers, none missing, none twice", plan.len()));
+    say(&format!(
+        "delivery: {} events, {got} deliveries to 12 readers, none missing, none twice",
+        plan.len()
+    ));
 
     // The same from the beginning, out of Kafka and the ring.
     for surface in Surface::ALL {
         for (want, wants) in readers(&world) {
             let mut reader = Reader::open(surface, gateway.address(), want.after("earliest")).await?;
-            take_all(&mut reader, &mut plan::owed(&plan, wants)).await.with_context(|| format!("{surface:?}"))?;
+            take_all(&mut reader, &mut plan::owed(&plan, wants))
+                .await
+                .with_context(|| format!("{surface:?}"))?;
         }
     }
     Ok(())
@@ -74,7 +88,8 @@ async fn hidden_fields_never_leave_the_gateway() -> Result<()> {
     let topic = world.topic("hidden", 1).await?;
     let gateway = world.setup(&[&topic]).start().await?;
     let mut plan = plan::plan(&mut dice("hidden"), 1, 20);
-    plan.iter_mut().for_each(|planned| (planned.tenant, planned.patient) = ("north", 1));
+    plan.iter_mut()
+        .for_each(|planned| (planned.tenant, planned.patient) = ("north", 1));
     world.producer.send_all(&plan::records(&plan, &topic)).await?;
     for surface in Surface::ALL {
         for (token, whole) in [(world.user("north"), true), (world.patient("north", "1"), false)] {
@@ -85,9 +100,18 @@ async fn hidden_fields_never_leave_the_gateway() -> Result<()> {
                 let data = &event["data"];
                 ensure!(data.get("performer").is_some() == whole, "{surface:?} {event}");
                 ensure!(data.get("note").is_some() == whole, "{surface:?} {event}");
-                ensure!(whole || !event.to_string().contains("Practitioner"), "{surface:?} {event}");
-                ensure!(event["patient"] == "Patient/1" && event["tenant"] == "north", "{surface:?} {event}");
-                ensure!(event["specversion"] == "1.0" && event["type"] == "tidewire.observations.changed", "{event}");
+                ensure!(
+                    whole || !event.to_string().contains("Practitioner"),
+                    "{surface:?} {event}"
+                );
+                ensure!(
+                    event["patient"] == "Patient/1" && event["tenant"] == "north",
+                    "{surface:?} {event}"
+                );
+                ensure!(
+                    event["specversion"] == "1.0" && event["type"] == "tidewire.observations.changed",
+                    "{event}"
+                );
             }
         }
     }

@@ -49,10 +49,18 @@ impl Demo {
         let all = ["listen", "admin", "kafka", "issuer"];
         let said = wait::until("the demo to say where it is", || {
             let lines = heard.lock().unwrap_or_else(PoisonError::into_inner);
-            std::future::ready(all.iter().all(|name| lines.contains_key(*name)).then(|| lines.clone()))
+            std::future::ready(
+                all.iter()
+                    .all(|name| lines.contains_key(*name))
+                    .then(|| lines.clone()),
+            )
         })
         .await?;
-        let mut demo = Self { child, said, started_in: Duration::ZERO };
+        let mut demo = Self {
+            child,
+            said,
+            started_in: Duration::ZERO,
+        };
         let admin = demo.address("admin")?;
         wait::until("the demo to be ready", || async {
             let ready = http::get(admin, "/readyz", &[]).await.ok()?;
@@ -64,13 +72,18 @@ impl Demo {
     }
 
     fn address(&self, name: &str) -> Result<SocketAddr> {
-        self.said.get(name).and_then(|text| text.parse().ok()).with_context(|| format!("{name} in {:?}", self.said))
+        self.said
+            .get(name)
+            .and_then(|text| text.parse().ok())
+            .with_context(|| format!("{name} in {:?}", self.said))
     }
 
     async fn end(mut self) -> Result<()> {
         process::signal(self.child.id(), "TERM")?;
-        let status =
-            wait::until("the demo to end", || std::future::ready(self.child.try_wait().ok().flatten())).await?;
+        let status = wait::until("the demo to end", || {
+            std::future::ready(self.child.try_wait().ok().flatten())
+        })
+        .await?;
         ensure!(status.code() == Some(0), "{status}");
         Ok(())
     }
@@ -85,8 +98,16 @@ impl Drop for Demo {
 }
 
 fn token(state: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(binary()).arg("token").args(arguments).env("TIDEWIRE_STATE_DIR", state).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(binary())
+        .arg("token")
+        .args(arguments)
+        .env("TIDEWIRE_STATE_DIR", state)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
@@ -98,25 +119,49 @@ async fn the_demo_starts_at_once_serves_real_resources_and_a_page() -> Result<()
     say(&format!("demo: started in {:?}", demo.started_in));
     let address = demo.address("listen")?;
     let page = http::get(address, "/", &[]).await?;
-    ensure!(page.status == 200 && page.header("content-type").starts_with("text/html"), "{}", page.status);
-    ensure!(!page.header("content-security-policy").is_empty(), "{:?}", page.headers);
+    ensure!(
+        page.status == 200 && page.header("content-type").starts_with("text/html"),
+        "{}",
+        page.status
+    );
+    ensure!(
+        !page.header("content-security-policy").is_empty(),
+        "{:?}",
+        page.headers
+    );
     for (stream, scope) in [
         ("observations", "user/Observation.rs"),
         ("encounters", "user/Encounter.rs"),
         ("medication_requests", "user/MedicationRequest.rs"),
         ("patients", "user/Patient.rs"),
     ] {
-        let token = token(state.path(), &["--tenant", "north", "--subject", "s", "--scope", scope])?;
+        let token = token(
+            state.path(),
+            &["--tenant", "north", "--subject", "s", "--scope", scope],
+        )?;
         let want = Want::new(stream, &token).after("earliest");
         let event = Reader::open(Surface::Sse, address, want).await?.event().await?;
-        let kind = event["data"]["resourceType"].as_str().context("a FHIR resource")?.to_owned();
+        let kind = event["data"]["resourceType"]
+            .as_str()
+            .context("a FHIR resource")?
+            .to_owned();
         ensure!(scope.contains(&kind) && event["tenant"] == "north", "{event}");
-        ensure!(event["patient"].as_str().is_some_and(|patient| patient.starts_with("Patient/")), "{event}");
+        ensure!(
+            event["patient"]
+                .as_str()
+                .is_some_and(|patient| patient.starts_with("Patient/")),
+            "{event}"
+        );
     }
     // DNS rebinding: a name that somebody pointed here gets neither the page nor a token.
     let evil = [("host", "evil.example"), ("content-type", "application/json")];
-    let body = json!({"tenant": "north", "subject": "x", "scopes": "user/Observation.rs"}).to_string().into_bytes();
-    for (method, path, body) in [(reqwest::Method::GET, "/", None), (reqwest::Method::POST, "/demo/token", Some(body))] {
+    let body = json!({"tenant": "north", "subject": "x", "scopes": "user/Observation.rs"})
+        .to_string()
+        .into_bytes();
+    for (method, path, body) in [
+        (reqwest::Method::GET, "/", None),
+        (reqwest::Method::POST, "/demo/token", Some(body)),
+    ] {
         let answer = http::request(method, address, path, &evil, body).await?;
         ensure!((400..500).contains(&answer.status), "{path}: {}", answer.status);
     }
@@ -129,10 +174,31 @@ async fn anybody_can_produce_to_the_demos_broker_and_no_events_are_made_if_not_a
     let state = tempfile::tempdir()?;
     let demo = Demo::start(state.path(), &["--no-events"]).await?;
     let address = demo.address("listen")?;
-    let user = token(state.path(), &["--tenant", "west", "--subject", "s", "--scope", "user/Observation.rs"])?;
+    let user = token(
+        state.path(),
+        &[
+            "--tenant",
+            "west",
+            "--subject",
+            "s",
+            "--scope",
+            "user/Observation.rs",
+        ],
+    )?;
     let patient = token(
         state.path(),
-        &["--tenant", "west", "--subject", "p", "--scope", "patient/Observation.rs", "--claim", "patient=1", "--ttl", "1h"],
+        &[
+            "--tenant",
+            "west",
+            "--subject",
+            "p",
+            "--scope",
+            "patient/Observation.rs",
+            "--claim",
+            "patient=1",
+            "--ttl",
+            "1h",
+        ],
     )?;
     let mut readers = Vec::new();
     for surface in Surface::ALL {
@@ -145,7 +211,9 @@ async fn anybody_can_produce_to_the_demos_broker_and_no_events_are_made_if_not_a
             "resourceType": "Observation", "id": "mine", "status": "final",
             "subject": {"reference": format!("Patient/{of}")}, "note": [{"text": "hidden"}], "performer": [{"display": "x"}],
         });
-        let record = Record::json("fhir.observation", &value).key(format!("Observation/mine-{of}")).header("tenant", "west");
+        let record = Record::json("fhir.observation", &value)
+            .key(format!("Observation/mine-{of}"))
+            .header("tenant", "west");
         producer.send(&record).await?;
     }
     for reader in &mut readers {
@@ -159,7 +227,10 @@ async fn anybody_can_produce_to_the_demos_broker_and_no_events_are_made_if_not_a
         ensure!(of == ["Patient/1", "Patient/2"], "{of:?}");
     }
     let event = patients.event().await?;
-    ensure!(event["patient"] == "Patient/1" && event["data"].get("note").is_none(), "{event}");
+    ensure!(
+        event["patient"] == "Patient/1" && event["data"].get("note").is_none(),
+        "{event}"
+    );
     ensure!(event["data"].get("performer").is_none(), "{event}");
     demo.end().await
 }
@@ -169,10 +240,25 @@ async fn a_restarted_embedded_broker_is_told_as_a_gap_never_as_a_fresh_start() -
     let _turn = crate::support::beside().await;
     let state = tempfile::tempdir()?;
     let demo = Demo::start(state.path(), &["--rate", "50"]).await?;
-    let token = token(state.path(), &["--tenant", "north", "--subject", "s", "--scope", "user/Observation.rs"])?;
+    let token = token(
+        state.path(),
+        &[
+            "--tenant",
+            "north",
+            "--subject",
+            "s",
+            "--scope",
+            "user/Observation.rs",
+        ],
+    )?;
     let mut wants = Vec::new();
     for surface in Surface::ALL {
-        let mut reader = Reader::open(surface, demo.address("listen")?, Want::new("observations", &token)).await?;
+        let mut reader = Reader::open(
+            surface,
+            demo.address("listen")?,
+            Want::new("observations", &token),
+        )
+        .await?;
         reader.event().await?;
         wants.push((surface, reader.want_more()));
     }
@@ -187,7 +273,10 @@ async fn a_restarted_embedded_broker_is_told_as_a_gap_never_as_a_fresh_start() -
                 other => anyhow::bail!("{surface:?}: {other:?} before the gap"),
             }
         };
-        ensure!(gap[0]["reason"] == "recreated" || gap[0]["reason"] == "deleted", "{surface:?}: {gap}");
+        ensure!(
+            gap[0]["reason"] == "recreated" || gap[0]["reason"] == "deleted",
+            "{surface:?}: {gap}"
+        );
         // And it goes on from there.
         loop {
             if let Item::Event(_) = reader.next().await? {
@@ -205,13 +294,31 @@ async fn on_a_real_kafka_a_restarted_demo_leaves_no_gap() -> Result<()> {
     let arguments = ["--no-events", "--kafka", world.kafka.bootstrap()];
     let demo = Demo::start(state.path(), &arguments).await?;
     let tenant = crate::support::unique("tenant");
-    let token = token(state.path(), &["--tenant", &tenant, "--subject", "s", "--scope", "user/Observation.rs"])?;
+    let token = token(
+        state.path(),
+        &[
+            "--tenant",
+            &tenant,
+            "--subject",
+            "s",
+            "--scope",
+            "user/Observation.rs",
+        ],
+    )?;
     let produce = async |n: usize| {
         let value = json!({"resourceType": "Observation", "id": n.to_string(), "n": n});
-        let record = Record::json("fhir.observation", &value).on(0).key("Observation/1").header("tenant", &tenant);
+        let record = Record::json("fhir.observation", &value)
+            .on(0)
+            .key("Observation/1")
+            .header("tenant", &tenant);
         world.producer.send(&record).await
     };
-    let mut reader = Reader::open(Surface::Sse, demo.address("listen")?, Want::new("observations", &token)).await?;
+    let mut reader = Reader::open(
+        Surface::Sse,
+        demo.address("listen")?,
+        Want::new("observations", &token),
+    )
+    .await?;
     produce(0).await?;
     ensure!(reader.event().await?["data"]["n"] == 0, "the first");
     let want = reader.want_more();
@@ -234,7 +341,14 @@ async fn tail_prints_events_and_goes_on_after_a_cut() -> Result<()> {
     let topic = world.topic("tail", 1).await?;
     let mut gateway = world.setup(&[&topic]).start().await?;
     let mut child = Command::new(binary())
-        .args(["tail", "observations", "--url", &format!("http://{}", gateway.address()), "--after", "earliest"])
+        .args([
+            "tail",
+            "observations",
+            "--url",
+            &format!("http://{}", gateway.address()),
+            "--after",
+            "earliest",
+        ])
         .env("TIDEWIRE_TOKEN", world.user("north"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -256,8 +370,13 @@ async fn tail_prints_events_and_goes_on_after_a_cut() -> Result<()> {
             gateway.resume().await?;
         }
         let value = json!({"partition": 0, "n": n});
-        world.producer.send(&Record::json(&topic, &value).on(0).header("tenant", "north")).await?;
-        let line = wait::within("a line", lines.recv()).await?.context("it goes on")?;
+        world
+            .producer
+            .send(&Record::json(&topic, &value).on(0).header("tenant", "north"))
+            .await?;
+        let line = wait::within("a line", lines.recv())
+            .await?
+            .context("it goes on")?;
         let event: serde_json::Value = serde_json::from_str(&line)?;
         ensure!(event["data"]["n"] == n, "{line}");
     }

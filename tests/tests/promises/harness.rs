@@ -16,7 +16,10 @@ async fn kafka_comes_back_with_its_data_on_its_port() -> Result<()> {
     let topics = Topics::new(kafka.bootstrap())?;
     topics.create("t", 2, &[]).await?;
     let producer = Producer::new(kafka.bootstrap())?;
-    let record = Record::json("t", &json!({"n": 1})).on(1).key("k").header("tenant", "north");
+    let record = Record::json("t", &json!({"n": 1}))
+        .on(1)
+        .key("k")
+        .header("tenant", "north");
     assert_eq!(producer.send(&record).await?.offset, 0);
     kafka.stop().await?;
     kafka.resume().await?;

@@ -22,7 +22,11 @@ const TEXT: u8 = 0x81;
 async fn garbage_frames_end_the_session_with_their_code() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("frames", 1).await?;
-    let gateway = world.setup(&[&topic]).limit("message_bytes_max", 4096).start().await?;
+    let gateway = world
+        .setup(&[&topic])
+        .limit("message_bytes_max", 4096)
+        .start()
+        .await?;
     let token = world.user("north");
     let ping = br#"{"type":"ping"}"#;
     let mut huge = vec![TEXT, 0x80 | 127];
@@ -45,13 +49,33 @@ async fn garbage_frames_end_the_session_with_their_code() -> Result<()> {
         ("an unknown control opcode", frame(0x8B, b"", true), &[4300, 1002]),
         ("a fragmented ping", frame(0x09, b"", true), &[4300, 1002]),
         ("a ping of 126 bytes", frame(0x89, &[0; 126], true), &[4300, 1002]),
-        ("a continuation of nothing", frame(0x80, ping, true), &[4300, 1002]),
+        (
+            "a continuation of nothing",
+            frame(0x80, ping, true),
+            &[4300, 1002],
+        ),
         ("a text within a text", two_texts, &[4300, 1002]),
-        ("a close frame of one byte", frame(0x88, &[3], true), &[4300, 1002]),
-        ("a close frame with a code that must not be sent", frame(0x88, &1005_u16.to_be_bytes(), true), &[4300, 1002, 1000]),
-        ("a text that is no UTF-8", frame(TEXT, &[0xff, 0xfe], true), &[4300, 1007]),
+        (
+            "a close frame of one byte",
+            frame(0x88, &[3], true),
+            &[4300, 1002],
+        ),
+        (
+            "a close frame with a code that must not be sent",
+            frame(0x88, &1005_u16.to_be_bytes(), true),
+            &[4300, 1002, 1000],
+        ),
+        (
+            "a text that is no UTF-8",
+            frame(TEXT, &[0xff, 0xfe], true),
+            &[4300, 1007],
+        ),
         ("a binary message", frame(0x82, ping, true), &[4300, 1003]),
-        ("a message of 5,000 bytes", frame(TEXT, &[b' '; 5000], true), &[4301, 1009]),
+        (
+            "a message of 5,000 bytes",
+            frame(TEXT, &[b' '; 5000], true),
+            &[4301, 1009],
+        ),
         ("a message of 2^64 bytes", huge, &[4301, 1009, 4300, 1002]),
         ("a message of a gigabyte", gigabyte, &[4301, 1009]),
         ("a message too large in two fragments", fragments, &[4301, 1009]),
@@ -62,7 +86,11 @@ async fn garbage_frames_end_the_session_with_their_code() -> Result<()> {
     for (what, bytes, codes) in &cases {
         let mut raw = Raw::upgrade(gateway.address(), &token).await?;
         raw.send(bytes).await?;
-        let code = raw.to_end().await.with_context(|| (*what).to_owned())?.close_code();
+        let code = raw
+            .to_end()
+            .await
+            .with_context(|| (*what).to_owned())?
+            .close_code();
         if !code.is_some_and(|code| codes.contains(&code)) {
             wrong.push(format!("{what}: closed with {code:?}, not one of {codes:?}"));
         }
@@ -84,9 +112,18 @@ async fn garbage_frames_end_the_session_with_their_code() -> Result<()> {
     })
     .await?;
     let plan = plan::plan(&mut dice, 1, 20);
-    let mut reader = Reader::open(Surface::WebSocket, gateway.address(), Want::new("observations", &token)).await?;
+    let mut reader = Reader::open(
+        Surface::WebSocket,
+        gateway.address(),
+        Want::new("observations", &token),
+    )
+    .await?;
     world.producer.send_all(&plan::records(&plan, &topic)).await?;
-    crate::delivery::take_all(&mut reader, &mut plan::owed(&plan, |planned| planned.tenant == "north")).await?;
+    crate::delivery::take_all(
+        &mut reader,
+        &mut plan::owed(&plan, |planned| planned.tenant == "north"),
+    )
+    .await?;
     let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
     ensure!(grown < 16 << 20, "memory grew by {grown} bytes");
     Ok(())
@@ -96,12 +133,17 @@ async fn garbage_frames_end_the_session_with_their_code() -> Result<()> {
 async fn bad_messages_are_answered_with_a_code_and_the_session_goes_on() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("messages", 1).await?;
-    let gateway =
-        world.setup(&[&topic]).limit("subscriptions_per_session_max", 3).start().await?;
+    let gateway = world
+        .setup(&[&topic])
+        .limit("subscriptions_per_session_max", 3)
+        .start()
+        .await?;
     let mut ws = Ws::open(gateway.address(), &world.user("north")).await?;
     ws.until("welcome").await?;
     ws.until("authorized").await?;
-    let subscribed = ws.subscribe(&json!({"id": "s", "stream": "observations"})).await?;
+    let subscribed = ws
+        .subscribe(&json!({"id": "s", "stream": "observations"}))
+        .await?;
     ensure!(subscribed["type"] == "subscribed", "{subscribed}");
     let subscribe = |more: Value| {
         let mut message = json!({"type": "subscribe", "id": "t", "stream": "observations"});
@@ -115,7 +157,10 @@ async fn bad_messages_are_answered_with_a_code_and_the_session_goes_on() -> Resu
         (json!({"no": "type"}), "message_invalid"),
         (json!({"type": 1}), "message_invalid"),
         (json!({"type": "subscribe"}), "message_invalid"),
-        (json!({"type": "subscribe", "id": 1, "stream": "observations"}), "message_invalid"),
+        (
+            json!({"type": "subscribe", "id": 1, "stream": "observations"}),
+            "message_invalid",
+        ),
         (subscribe(json!({"id": ""})), "message_invalid"),
         (subscribe(json!({"id": "s"})), "duplicate_id"),
         (subscribe(json!({"stream": "nothing"})), "stream_forbidden"),
@@ -123,7 +168,10 @@ async fn bad_messages_are_answered_with_a_code_and_the_session_goes_on() -> Resu
         (subscribe(json!({"where": {"nothing": "1"}})), "unknown_parameter"),
         (subscribe(json!({"where": {"status": []}})), "filter_invalid"),
         (subscribe(json!({"where": "status=final"})), "message_invalid"),
-        (subscribe(json!({"where": {"status": {"not": "final"}}})), "filter_invalid"),
+        (
+            subscribe(json!({"where": {"status": {"not": "final"}}})),
+            "filter_invalid",
+        ),
         (subscribe(json!({"after": "no cursor"})), "cursor_invalid"),
         (subscribe(json!({"after": 7})), "message_invalid"),
         (subscribe(json!({"snapshot": true})), "unsupported"),
@@ -135,18 +183,25 @@ async fn bad_messages_are_answered_with_a_code_and_the_session_goes_on() -> Resu
         ws.say(&message).await?;
         let error = ws.until("error").await.with_context(|| message.to_string())?;
         ensure!(error["code"] == code, "{message}: {error} instead of {code}");
-        ensure!(error["message"].is_string() && error["retry"].is_boolean(), "{error}");
+        ensure!(
+            error["message"].is_string() && error["retry"].is_boolean(),
+            "{error}"
+        );
     }
     for id in ["t", "u"] {
         let answer = ws.subscribe(&json!({"id": id, "stream": "observations"})).await?;
         ensure!(answer["type"] == "subscribed", "{answer}");
     }
-    let answer = ws.subscribe(&json!({"id": "v", "stream": "observations"})).await?;
+    let answer = ws
+        .subscribe(&json!({"id": "v", "stream": "observations"}))
+        .await?;
     ensure!(answer["code"] == "subscriptions_exceeded", "{answer}");
     ws.say(&json!({"type": "unsubscribe", "id": "u"})).await?;
     ensure!(ws.until("unsubscribed").await?["id"] == "u", "unsubscribed");
     // Members that are not known are ignored, as they will be by clients.
-    let answer = ws.subscribe(&json!({"id": "u", "stream": "observations", "colour": "blue"})).await?;
+    let answer = ws
+        .subscribe(&json!({"id": "u", "stream": "observations", "colour": "blue"}))
+        .await?;
     ensure!(answer["type"] == "subscribed", "{answer}");
     // The session is well: an event comes to each of its three subscriptions.
     let mut plan = plan::plan(&mut dice("messages"), 1, 1);
@@ -154,19 +209,31 @@ async fn bad_messages_are_answered_with_a_code_and_the_session_goes_on() -> Resu
     world.producer.send_all(&plan::records(&plan, &topic)).await?;
     let mut ids = Vec::new();
     while ids.len() < 3 {
-        ids.push(ws.until("event").await?["id"].as_str().unwrap_or_default().to_owned());
+        ids.push(
+            ws.until("event").await?["id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        );
     }
     ids.sort();
     ensure!(ids == ["s", "t", "u"], "{ids:?}");
     // A token that is not acceptable is told, and ends the session: its bearer may not be who it was.
     ws.say(&json!({"type": "auth", "token": "no token"})).await?;
-    ensure!(ws.until("error").await?["code"] == "token_invalid", "token_invalid");
-    ensure!(ws.end().await? == Some((4201, "unauthenticated".to_owned())), "unauthenticated");
+    ensure!(
+        ws.until("error").await?["code"] == "token_invalid",
+        "token_invalid"
+    );
+    ensure!(
+        ws.end().await? == Some((4201, "unauthenticated".to_owned())),
+        "unauthenticated"
+    );
     // Text that is no JSON is no message; nor is an array.
     for text in ["{", "[]", "\"ping\"", "", "{\"type\":\"ping\",\"type\":\"ping\"}"] {
         let mut ws = Ws::open(gateway.address(), &world.user("north")).await?;
         ws.until("authorized").await?;
-        ws.send(tokio_tungstenite::tungstenite::Message::text(text)).await?;
+        ws.send(tokio_tungstenite::tungstenite::Message::text(text))
+            .await?;
         match ws.hear().await? {
             Said::Message(message) => ensure!(message["code"] == "message_invalid", "{text:?}: {message}"),
             Said::Closed { code, reason } => ensure!(code == 4300, "{text:?}: {code} {reason}"),
@@ -185,17 +252,47 @@ async fn bad_requests_are_answered_with_a_code() -> Result<()> {
     let page = "application/cloudevents-batch+json";
     let cases: Vec<(&str, &str, u16, &str)> = vec![
         ("/v1/streams/nothing", page, 403, "stream_forbidden"),
-        ("/v1/streams/observations?nothing=1", page, 400, "unknown_parameter"),
+        (
+            "/v1/streams/observations?nothing=1",
+            page,
+            400,
+            "unknown_parameter",
+        ),
         ("/v1/streams/observations?status=", page, 400, "filter_invalid"),
-        ("/v1/streams/observations?status=final&status=amended", page, 400, "filter_invalid"),
+        (
+            "/v1/streams/observations?status=final&status=amended",
+            page,
+            400,
+            "filter_invalid",
+        ),
         ("/v1/streams/observations?after=x", page, 400, "cursor_invalid"),
-        ("/v1/streams/observations?after=latest&after=earliest", page, 400, "parameter_invalid"),
+        (
+            "/v1/streams/observations?after=latest&after=earliest",
+            page,
+            400,
+            "parameter_invalid",
+        ),
         ("/v1/streams/observations?limit=0", page, 400, "parameter_invalid"),
-        ("/v1/streams/observations?limit=many", page, 400, "parameter_invalid"),
+        (
+            "/v1/streams/observations?limit=many",
+            page,
+            400,
+            "parameter_invalid",
+        ),
         ("/v1/streams/observations?wait=-1", page, 400, "parameter_invalid"),
-        ("/v1/streams/observations?access_token=x", page, 400, "unknown_parameter"),
+        (
+            "/v1/streams/observations?access_token=x",
+            page,
+            400,
+            "unknown_parameter",
+        ),
         ("/v1/streams/observations?snapshot=true", page, 422, "unsupported"),
-        ("/v1/streams/observations?overflow=conflate", page, 422, "unsupported"),
+        (
+            "/v1/streams/observations?overflow=conflate",
+            page,
+            422,
+            "unsupported",
+        ),
         ("/v1/streams/observations", "image/png", 406, "not_acceptable"),
         ("/v1/nothing", page, 404, "not_found"),
         ("/", "*/*", 404, "not_found"),
@@ -203,36 +300,113 @@ async fn bad_requests_are_answered_with_a_code() -> Result<()> {
     for (path, accept, status, code) in cases {
         let headers = [("accept", accept), ("authorization", authorization.as_str())];
         let answer = http::get(gateway.address(), path, &headers).await?;
-        ensure!((answer.status, answer.code().as_str()) == (status, code), "{path}: {} {}", answer.status, answer.text());
-        ensure!(answer.header("content-type").starts_with("application/problem+json"), "{path}");
-        ensure!(answer.json()?["status"] == status && answer.json()?["title"].is_string(), "{}", answer.text());
+        ensure!(
+            (answer.status, answer.code().as_str()) == (status, code),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
+        ensure!(
+            answer
+                .header("content-type")
+                .starts_with("application/problem+json"),
+            "{path}"
+        );
+        ensure!(
+            answer.json()?["status"] == status && answer.json()?["title"].is_string(),
+            "{}",
+            answer.text()
+        );
     }
-    let delete = http::request(reqwest::Method::DELETE, gateway.address(), "/v1/streams/observations", &[], None).await?;
-    ensure!((delete.status, delete.code().as_str()) == (405, "method_not_allowed"), "{}", delete.text());
+    let delete = http::request(
+        reqwest::Method::DELETE,
+        gateway.address(),
+        "/v1/streams/observations",
+        &[],
+        None,
+    )
+    .await?;
+    ensure!(
+        (delete.status, delete.code().as_str()) == (405, "method_not_allowed"),
+        "{}",
+        delete.text()
+    );
     let large = vec![b' '; 200 << 10];
-    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
-    let answer =
-        http::request(reqwest::Method::POST, gateway.address(), "/v1/tickets", &headers, Some(large)).await?;
-    ensure!((answer.status, answer.code().as_str()) == (413, "body_too_large"), "{}", answer.text());
-    let headers = [("authorization", authorization.as_str()), ("content-type", "text/plain")];
-    let answer =
-        http::request(reqwest::Method::POST, gateway.address(), "/v1/tickets", &headers, Some(b"{}".to_vec())).await?;
-    ensure!((answer.status, answer.code().as_str()) == (415, "unsupported_media_type"), "{}", answer.text());
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let answer = http::request(
+        reqwest::Method::POST,
+        gateway.address(),
+        "/v1/tickets",
+        &headers,
+        Some(large),
+    )
+    .await?;
+    ensure!(
+        (answer.status, answer.code().as_str()) == (413, "body_too_large"),
+        "{}",
+        answer.text()
+    );
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("content-type", "text/plain"),
+    ];
+    let answer = http::request(
+        reqwest::Method::POST,
+        gateway.address(),
+        "/v1/tickets",
+        &headers,
+        Some(b"{}".to_vec()),
+    )
+    .await?;
+    ensure!(
+        (answer.status, answer.code().as_str()) == (415, "unsupported_media_type"),
+        "{}",
+        answer.text()
+    );
 
     // What no HTTP library would send.
     let host = gateway.address().to_string();
     let long = "x".repeat(40 << 10);
     let many = "X-H: y\r\n".repeat(500);
     let raw: Vec<(&str, String, &[u16])> = vec![
-        ("a head of 40 KiB", format!("GET / HTTP/1.1\r\nHost: {host}\r\nX-Long: {long}\r\n\r\n"), &[431, 400]),
-        ("500 header fields", format!("GET / HTTP/1.1\r\nHost: {host}\r\n{many}\r\n"), &[431]),
-        ("a path of 40 KiB", format!("GET /{long} HTTP/1.1\r\nHost: {host}\r\n\r\n"), &[414, 431, 400]),
-        ("no HTTP at all", "\u{16}\u{3}\u{1}\u{2}hello\r\n\r\n".to_owned(), &[400, 0]),
-        ("a bad version", format!("GET / HTTP/9.9\r\nHost: {host}\r\n\r\n"), &[400, 505, 0]),
-        ("a bad header", format!("GET / HTTP/1.1\r\nHost: {host}\r\nno colon\r\n\r\n"), &[400]),
+        (
+            "a head of 40 KiB",
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\nX-Long: {long}\r\n\r\n"),
+            &[431, 400],
+        ),
+        (
+            "500 header fields",
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\n{many}\r\n"),
+            &[431],
+        ),
+        (
+            "a path of 40 KiB",
+            format!("GET /{long} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            &[414, 431, 400],
+        ),
+        (
+            "no HTTP at all",
+            "\u{16}\u{3}\u{1}\u{2}hello\r\n\r\n".to_owned(),
+            &[400, 0],
+        ),
+        (
+            "a bad version",
+            format!("GET / HTTP/9.9\r\nHost: {host}\r\n\r\n"),
+            &[400, 505, 0],
+        ),
+        (
+            "a bad header",
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\nno colon\r\n\r\n"),
+            &[400],
+        ),
         (
             "two lengths",
-            format!("POST /v1/tickets HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+            format!(
+                "POST /v1/tickets HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+            ),
             &[400],
         ),
     ];
@@ -241,7 +415,11 @@ async fn bad_requests_are_answered_with_a_code() -> Result<()> {
         raw.send(bytes.as_bytes()).await?;
         raw.finish().await?;
         let heard = raw.to_end().await.with_context(|| what.to_owned())?;
-        ensure!(statuses.contains(&heard.status()), "{what}: {}", String::from_utf8_lossy(&heard.bytes));
+        ensure!(
+            statuses.contains(&heard.status()),
+            "{what}: {}",
+            String::from_utf8_lossy(&heard.bytes)
+        );
     }
     Ok(())
 }
@@ -250,12 +428,19 @@ async fn bad_requests_are_answered_with_a_code() -> Result<()> {
 async fn connections_that_say_nothing_are_closed_in_time_and_memory_stays_flat() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("silent", 1).await?;
-    let setup = world.setup(&[&topic]).limit("header_timeout_ms", 3000).limit("auth_timeout_ms", 3000);
+    let setup = world
+        .setup(&[&topic])
+        .limit("header_timeout_ms", 3000)
+        .limit("auth_timeout_ms", 3000);
     let mut setup = setup.limit("heartbeat_ms", 1000).limit("silence_max_ms", 3000);
     setup.more = "[origins]\nallow = [\"https://app.example\"]\n".to_owned();
     let gateway = setup.start().await?;
-    let mut reader =
-        Reader::open(Surface::WebSocket, gateway.address(), Want::new("observations", &world.user("north"))).await?;
+    let mut reader = Reader::open(
+        Surface::WebSocket,
+        gateway.address(),
+        Want::new("observations", &world.user("north")),
+    )
+    .await?;
     let before = process::resident_bytes(gateway.pid())?;
     let mut silent = JoinSet::new();
     let count = 1000;
@@ -264,7 +449,10 @@ async fn connections_that_say_nothing_are_closed_in_time_and_memory_stays_flat()
         // A third says nothing, a third begins a request, a third begins one and never ends it, byte by byte.
         match n % 3 {
             0 => {}
-            1 => drop(raw.send(b"GET /v1/streams/observations HTTP/1.1\r\nHost: x\r\n").await?),
+            1 => drop(
+                raw.send(b"GET /v1/streams/observations HTTP/1.1\r\nHost: x\r\n")
+                    .await?,
+            ),
             _ => drop(raw.send(b"G").await?),
         }
         silent.spawn(async move {
@@ -281,12 +469,19 @@ async fn connections_that_say_nothing_are_closed_in_time_and_memory_stays_flat()
     // Somebody who reads does not notice.
     let plan = plan::plan(&mut dice("silent"), 1, 100);
     world.producer.send_all(&plan::records(&plan, &topic)).await?;
-    crate::delivery::take_all(&mut reader, &mut plan::owed(&plan, |planned| planned.tenant == "north")).await?;
+    crate::delivery::take_all(
+        &mut reader,
+        &mut plan::owed(&plan, |planned| planned.tenant == "north"),
+    )
+    .await?;
     while let Some(closed) = silent.join_next().await {
         closed??;
     }
     let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
-    say(&format!("silence: {count} silent connections closed, memory grew by {} KiB", grown / 1024));
+    say(&format!(
+        "silence: {count} silent connections closed, memory grew by {} KiB",
+        grown / 1024
+    ));
     ensure!(grown < 48 << 20, "memory grew by {grown} bytes");
     Ok(())
 }
@@ -295,12 +490,17 @@ async fn connections_that_say_nothing_are_closed_in_time_and_memory_stays_flat()
 async fn a_half_open_websocket_is_found_by_its_silence() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("half-open", 1).await?;
-    let setup = world.setup(&[&topic]).limit("heartbeat_ms", 500).limit("silence_max_ms", 1500);
+    let setup = world
+        .setup(&[&topic])
+        .limit("heartbeat_ms", 500)
+        .limit("silence_max_ms", 1500);
     let gateway = setup.start().await?;
     let token = world.user("north");
     // Reads and answers pings: stays, though it never says anything of its own.
     let mut alive = Ws::open(gateway.address(), &token).await?;
-    alive.subscribe(&json!({"id": "s", "stream": "observations"})).await?;
+    alive
+        .subscribe(&json!({"id": "s", "stream": "observations"}))
+        .await?;
     // As after a pulled cable: the socket is there and nobody answers.
     let mut dead = Vec::new();
     for _ in 0..20 {
@@ -325,7 +525,10 @@ async fn a_half_open_websocket_is_found_by_its_silence() -> Result<()> {
         let code = raw.to_end().await?.close_code();
         ensure!(code == Some(4001), "{code:?} instead of 4001");
     }
-    wait::until("one session to be left", || async { (gateway.sessions().await.ok()?.len() == 1).then_some(()) }).await?;
+    wait::until("one session to be left", || async {
+        (gateway.sessions().await.ok()?.len() == 1).then_some(())
+    })
+    .await?;
     ensure!(listening.try_join_next().is_none(), "the one who answers stays");
     Ok(())
 }
@@ -345,22 +548,51 @@ async fn a_websocket_without_credentials_must_bring_them_in_time() -> Result<()>
         let address = gateway.address();
         async move { Ws::dial(address, &page(origin)).await }
     };
-    let mut silent = open("https://app.example").await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    ensure!(silent.end().await? == Some((4201, "unauthenticated".to_owned())), "in time");
-    let mut early = open("https://app.example").await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    early.say(&json!({"type": "subscribe", "id": "s", "stream": "observations"})).await?;
-    ensure!(early.end().await?.is_some_and(|(code, _)| code == 4201), "nothing before auth");
-    let mut good = open("https://app.example").await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    good.say(&json!({"type": "auth", "token": world.user("north")})).await?;
+    let mut silent = open("https://app.example")
+        .await?
+        .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    ensure!(
+        silent.end().await? == Some((4201, "unauthenticated".to_owned())),
+        "in time"
+    );
+    let mut early = open("https://app.example")
+        .await?
+        .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    early
+        .say(&json!({"type": "subscribe", "id": "s", "stream": "observations"}))
+        .await?;
+    ensure!(
+        early.end().await?.is_some_and(|(code, _)| code == 4201),
+        "nothing before auth"
+    );
+    let mut good = open("https://app.example")
+        .await?
+        .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    good.say(&json!({"type": "auth", "token": world.user("north")}))
+        .await?;
     good.until("authorized").await?;
-    let answer = good.subscribe(&json!({"id": "s", "stream": "observations"})).await?;
+    let answer = good
+        .subscribe(&json!({"id": "s", "stream": "observations"}))
+        .await?;
     ensure!(answer["type"] == "subscribed", "{answer}");
-    for (origin, code) in [("https://evil.example", "origin_forbidden"), ("null", "origin_forbidden")] {
+    for (origin, code) in [
+        ("https://evil.example", "origin_forbidden"),
+        ("null", "origin_forbidden"),
+    ] {
         let refused = open(origin).await?.err().context("refused")?;
-        ensure!((refused.status, refused.code.as_str()) == (403, code), "{refused:?}");
+        ensure!(
+            (refused.status, refused.code.as_str()) == (403, code),
+            "{refused:?}"
+        );
     }
-    let nobody = Ws::dial(gateway.address(), &tidewire_tests::ws::Dial::default()).await?.err().context("refused")?;
-    ensure!((nobody.status, nobody.code.as_str()) == (401, "unauthenticated"), "{nobody:?}");
+    let nobody = Ws::dial(gateway.address(), &tidewire_tests::ws::Dial::default())
+        .await?
+        .err()
+        .context("refused")?;
+    ensure!(
+        (nobody.status, nobody.code.as_str()) == (401, "unauthenticated"),
+        "{nobody:?}"
+    );
     Ok(())
 }
 
@@ -369,7 +601,9 @@ async fn connections_are_limited_per_principal_tenant_and_node() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("limits", 1).await?;
     let setup = world.setup(&[&topic]).limit("connections_per_principal_max", 3);
-    let setup = setup.limit("connections_per_tenant_max", 5).limit("connections_max", 7);
+    let setup = setup
+        .limit("connections_per_tenant_max", 5)
+        .limit("connections_max", 7);
     let gateway = setup.start().await?;
     let token = |tenant: &str, subject: &str| {
         let token = world.issuer.token(tenant).subject(subject);
@@ -377,7 +611,10 @@ async fn connections_are_limited_per_principal_tenant_and_node() -> Result<()> {
     };
     let mut open = Vec::new();
     let mut expect = async |tenant: &str, subject: &str, code: Option<&str>| -> Result<()> {
-        let dial = tidewire_tests::ws::Dial { token: Some(token(tenant, subject)), ..Default::default() };
+        let dial = tidewire_tests::ws::Dial {
+            token: Some(token(tenant, subject)),
+            ..Default::default()
+        };
         match (Ws::dial(gateway.address(), &dial).await?, code) {
             (Ok(ws), None) => open.push(ws),
             (Err(refused), Some(code)) if refused.code == code => {}
@@ -397,9 +634,15 @@ async fn connections_are_limited_per_principal_tenant_and_node() -> Result<()> {
     expect("south", "two", Some("node_connections_exceeded")).await?;
     // A connection that ends makes room.
     open.clear();
-    wait::until("the sessions to be gone", || async { gateway.sessions().await.ok()?.is_empty().then_some(()) }).await?;
+    wait::until("the sessions to be gone", || async {
+        gateway.sessions().await.ok()?.is_empty().then_some(())
+    })
+    .await?;
     wait::until("room", || async {
-        let dial = tidewire_tests::ws::Dial { token: Some(token("north", "one")), ..Default::default() };
+        let dial = tidewire_tests::ws::Dial {
+            token: Some(token("north", "one")),
+            ..Default::default()
+        };
         Ws::dial(gateway.address(), &dial).await.ok()?.ok().map(drop)
     })
     .await

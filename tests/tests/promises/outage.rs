@@ -19,9 +19,15 @@ async fn kafka_stopped_and_started_loses_nothing_and_no_session() -> Result<()> 
     let _turn = beside().await;
     let kafka = Kafka::start().await?;
     let issuer = Issuer::start().await?;
-    Topics::new(kafka.bootstrap())?.create("observations", 3, &[]).await?;
+    Topics::new(kafka.bootstrap())?
+        .create("observations", 3, &[])
+        .await?;
     let producer = Producer::new(kafka.bootstrap())?;
-    let mut setup = Setup::new(kafka.bootstrap(), &issuer, contract::observations(&["observations"]));
+    let mut setup = Setup::new(
+        kafka.bootstrap(),
+        &issuer,
+        contract::observations(&["observations"]),
+    );
     setup.kafka = "stale_after_ms = 1000".to_owned();
     let gateway = setup.start().await?;
 
@@ -36,7 +42,11 @@ async fn kafka_stopped_and_started_loses_nothing_and_no_session() -> Result<()> 
         let stale_told = stale_told.clone();
         reading.spawn(async move {
             while !owed.is_done() {
-                match reader.next().await.with_context(|| format!("{surface:?}, {} owed", owed.left()))? {
+                match reader
+                    .next()
+                    .await
+                    .with_context(|| format!("{surface:?}, {} owed", owed.left()))?
+                {
                     Item::Event(event) => owed.take(&event)?,
                     Item::Live | Item::Quiet => {}
                     Item::Other(kind, _) if kind == "stale" => stale_told.send(surface).await?,
@@ -64,13 +74,19 @@ async fn kafka_stopped_and_started_loses_nothing_and_no_session() -> Result<()> 
                 Some(ended) = reading.join_next() => bail!("a session ended in the outage: {ended:?}"),
             }
         }
-        ensure!(gateway.sessions().await?.len() == sessions_before, "sessions stay");
+        ensure!(
+            gateway.sessions().await?.len() == sessions_before,
+            "sessions stay"
+        );
         kafka.resume().await?;
         producer.send_all(&plan::records(after, "observations")).await?;
     }
     while let Some(reader) = reading.join_next().await {
         reader??;
     }
-    say(&format!("outage: {outages} times, {} events, 2 sessions stayed, nothing lost", plan.len()));
+    say(&format!(
+        "outage: {outages} times, {} events, 2 sessions stayed, nothing lost",
+        plan.len()
+    ));
     Ok(())
 }

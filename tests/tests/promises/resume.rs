@@ -88,7 +88,8 @@ async fn cut_again_and_again(
     let cuts = volume(12, 100);
     let mut dice = dice(name);
     let mut plan = plan::plan(&mut dice, 4, cuts * 60);
-    plan.iter_mut().for_each(|planned| planned.padding = dice.random_range(0..2000));
+    plan.iter_mut()
+        .for_each(|planned| planned.padding = dice.random_range(0..2000));
     let mut owed = plan::owed(&plan, |planned| planned.tenant == "north");
     let all = owed.left();
     let mut want = Want::new("observations", &world.user("north"));
@@ -96,7 +97,9 @@ async fn cut_again_and_again(
     let (over, listens) = tokio::sync::oneshot::channel();
     let mut flow = flow(world.producer.clone(), plan, topic.to_owned(), listens);
     for cut in 0..cuts {
-        read_a_while(&mut reader, &mut owed, &mut dice).await.with_context(|| format!("before cut {cut}"))?;
+        read_a_while(&mut reader, &mut owed, &mut dice)
+            .await
+            .with_context(|| format!("before cut {cut}"))?;
         want = reader.want_more();
         ensure!(want.after.is_some(), "there is a cursor before the first event");
         let count = gateways.len();
@@ -108,14 +111,23 @@ async fn cut_again_and_again(
         } else {
             drop(reader);
         }
-        reader = reopen(surface, &gateways[(cut + 1) % count], &want).await.with_context(|| format!("cut {cut}"))?;
+        reader = reopen(surface, &gateways[(cut + 1) % count], &want)
+            .await
+            .with_context(|| format!("cut {cut}"))?;
     }
-    ensure!(over.send(()).is_ok() || flow.is_empty() || owed.left() > 0, "the flow ended before the cuts");
-    take_all(&mut reader, &mut owed).await.with_context(|| format!("after {cuts} cuts, {} of {all} owed", owed.left()))?;
+    ensure!(
+        over.send(()).is_ok() || flow.is_empty() || owed.left() > 0,
+        "the flow ended before the cuts"
+    );
+    take_all(&mut reader, &mut owed)
+        .await
+        .with_context(|| format!("after {cuts} cuts, {} of {all} owed", owed.left()))?;
     while let Some(flow) = flow.join_next().await {
         flow??;
     }
-    say(&format!("{name}: {surface:?}, {cuts} cuts, {all} events, the exact sequence"));
+    say(&format!(
+        "{name}: {surface:?}, {cuts} cuts, {all} events, the exact sequence"
+    ));
     Ok(())
 }
 
@@ -125,7 +137,15 @@ async fn a_reader_cut_again_and_again_gets_the_exact_sequence() -> Result<()> {
     for surface in Surface::ALL {
         let topic = world.topic("cuts", 4).await?;
         let gateways = vec![world.setup(&[&topic]).start().await?];
-        cut_again_and_again("cuts, half of them kill the gateway", surface, gateways, &topic, &world, true).await?;
+        cut_again_and_again(
+            "cuts, half of them kill the gateway",
+            surface,
+            gateways,
+            &topic,
+            &world,
+            true,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -137,7 +157,15 @@ async fn a_reader_that_changes_nodes_at_each_cut_gets_the_exact_sequence() -> Re
         let topic = world.topic("nodes", 4).await?;
         let setup = world.setup(&[&topic]);
         let gateways = vec![setup.start().await?, setup.start().await?];
-        cut_again_and_again("two nodes, another at each cut", surface, gateways, &topic, &world, false).await?;
+        cut_again_and_again(
+            "two nodes, another at each cut",
+            surface,
+            gateways,
+            &topic,
+            &world,
+            false,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -147,25 +175,42 @@ async fn a_ring_smaller_than_the_gap_is_no_gap() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("ring", 4).await?;
     let setup = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10);
-    cut_again_and_again("a ring of 64 KiB", Surface::WebSocket, vec![setup.start().await?], &topic, &world, false)
-        .await?;
+    cut_again_and_again(
+        "a ring of 64 KiB",
+        Surface::WebSocket,
+        vec![setup.start().await?],
+        &topic,
+        &world,
+        false,
+    )
+    .await?;
 
     // A gap of some megabytes, while events keep coming.
     for surface in Surface::ALL {
         let topic = world.topic("ring-gap", 4).await?;
-        let gateway = world.setup(&[&topic]).limit("ring_bytes_max", 64 << 10).start().await?;
+        let gateway = world
+            .setup(&[&topic])
+            .limit("ring_bytes_max", 64 << 10)
+            .start()
+            .await?;
         let mut plan = plan::plan(&mut dice("ring"), 4, volume(3_000, 20_000));
         plan.iter_mut().for_each(|planned| planned.padding = 1000);
         let mut owed = plan::owed(&plan, |planned| planned.tenant == "south");
-        let want = Reader::open(surface, gateway.address(), Want::new("observations", &world.user("south")))
-            .await?
-            .want_more();
+        let want = Reader::open(
+            surface,
+            gateway.address(),
+            Want::new("observations", &world.user("south")),
+        )
+        .await?
+        .want_more();
         let (before, after) = plan.split_at(plan.len() * 3 / 4);
         world.producer.send_all(&plan::records(before, &topic)).await?;
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
         let (_over, listens) = tokio::sync::oneshot::channel();
         let mut flow = flow(world.producer.clone(), after.to_vec(), topic.clone(), listens);
-        take_all(&mut reader, &mut owed).await.with_context(|| format!("{surface:?}"))?;
+        take_all(&mut reader, &mut owed)
+            .await
+            .with_context(|| format!("{surface:?}"))?;
         while let Some(flow) = flow.join_next().await {
             flow??;
         }
@@ -180,7 +225,12 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
     let mut gateway = world.setup(&[&topic]).start().await?;
     let plan = plan::plan(&mut dice("retention"), 3, 300);
     let count = |partition: i32, plan: &[Planned]| {
-        i64::try_from(plan.iter().filter(|planned| planned.partition == partition).count()).unwrap_or(0)
+        i64::try_from(
+            plan.iter()
+                .filter(|planned| planned.partition == partition)
+                .count(),
+        )
+        .unwrap_or(0)
     };
     let (first, second) = plan.split_at(60);
     let mut cursors = Vec::new();
@@ -188,7 +238,11 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
     for surface in Surface::ALL {
         let want = Want::new("observations", &world.user("north")).after("earliest");
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        take_all(&mut reader, &mut plan::owed(first, |planned| planned.tenant == "north")).await?;
+        take_all(
+            &mut reader,
+            &mut plan::owed(first, |planned| planned.tenant == "north"),
+        )
+        .await?;
         // Behind everything: the records of the other tenant too.
         loop {
             if reader.next().await? == Item::Live {
@@ -216,7 +270,9 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
         let mut gaps = Vec::new();
         while !owed.is_done() {
             match reader.next().await? {
-                Item::Event(event) => owed.take(&event).with_context(|| format!("{surface:?} {gaps:?}"))?,
+                Item::Event(event) => owed
+                    .take(&event)
+                    .with_context(|| format!("{surface:?} {gaps:?}"))?,
                 Item::Gap(partitions) => gaps.extend(partitions.as_array().context("a list")?.clone()),
                 Item::Live | Item::Quiet => {}
                 other => anyhow::bail!("{surface:?}: {other:?}"),
@@ -225,7 +281,14 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
         gaps.sort_by_key(|gap| gap["partition"].as_i64());
         let told: Vec<_> = gaps
             .iter()
-            .map(|gap| (gap["partition"].as_i64(), gap["reason"].as_str(), gap["from"].as_i64(), gap["to"].as_i64()))
+            .map(|gap| {
+                (
+                    gap["partition"].as_i64(),
+                    gap["reason"].as_str(),
+                    gap["from"].as_i64(),
+                    gap["to"].as_i64(),
+                )
+            })
             .collect();
         let wanted = [
             (Some(0), Some("expired"), Some(from[0]), Some(kept[0])),

@@ -20,9 +20,16 @@ const LAG_BYTES: u64 = 256 << 10;
 const LOG_BYTES: u64 = 1 << 20;
 
 async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> Result<Ws> {
-    let dial = Dial { token: Some(token.to_owned()), receive_bytes, ..Dial::default() };
-    let mut ws = Ws::dial(gateway.address(), &dial).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    ws.subscribe(&json!({"id": "s", "stream": "observations"})).await?;
+    let dial = Dial {
+        token: Some(token.to_owned()),
+        receive_bytes,
+        ..Dial::default()
+    };
+    let mut ws = Ws::dial(gateway.address(), &dial)
+        .await?
+        .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    ws.subscribe(&json!({"id": "s", "stream": "observations"}))
+        .await?;
     Ok(ws)
 }
 
@@ -30,12 +37,18 @@ async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> R
 async fn run(world: &World, with_slow: bool) -> Result<Duration> {
     let topic = world.topic("slow", 1).await?;
     let mut setup = world.setup(&[&topic]);
-    setup = setup.limit("session_lag_bytes_max", LAG_BYTES).limit("group_log_bytes_max", LOG_BYTES);
+    setup = setup
+        .limit("session_lag_bytes_max", LAG_BYTES)
+        .limit("group_log_bytes_max", LOG_BYTES);
     setup = setup.limit("send_buffer_bytes", 16 << 10);
     let gateway = setup.start().await?;
     let token = world.user("north");
     let events = volume(300, 1000);
-    let slow = if with_slow { Some(dial(&gateway, &token, Some(4096)).await?) } else { None };
+    let slow = if with_slow {
+        Some(dial(&gateway, &token, Some(4096)).await?)
+    } else {
+        None
+    };
     let begun = Instant::now();
     let mut reading = JoinSet::new();
     for _ in 0..20 {
@@ -61,7 +74,12 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
         pace.tick().await;
         let sent_us = u64::try_from(begun.elapsed().as_micros())?;
         let value = json!({"partition": 0, "n": n, "sent_us": sent_us, "padding": "x".repeat(4000)});
-        drop(world.producer.hand_over(&Record::json(&topic, &value).on(0).header("tenant", "north")).await?);
+        drop(
+            world
+                .producer
+                .hand_over(&Record::json(&topic, &value).on(0).header("tenant", "north"))
+                .await?,
+        );
     }
     let mut latencies = Vec::new();
     while let Some(reader) = reading.join_next().await {
@@ -70,8 +88,17 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
     if let Some(mut slow) = slow {
         // It is closed while it takes nothing; what it then finds ends with the code.
         wait::until("the slow reader to be closed", || async {
-            (gateway.sessions().await.ok()?.iter().all(|session| session["state"] == "closing")
-                || gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await.ok()? >= 1.0)
+            (gateway
+                .sessions()
+                .await
+                .ok()?
+                .iter()
+                .all(|session| session["state"] == "closing")
+                || gateway
+                    .metric("hub_sessions_closed_total", &["slow_reader"])
+                    .await
+                    .ok()?
+                    >= 1.0)
                 .then_some(())
         })
         .await?;
@@ -80,10 +107,15 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
             match slow.hear().await? {
                 Said::Message(message) => got += usize::from(message["type"] == "event"),
                 Said::Closed { code, reason } => {
-                    ensure!((code, reason.as_str()) == (4002, "slow_reader"), "{code} {reason}");
+                    ensure!(
+                        (code, reason.as_str()) == (4002, "slow_reader"),
+                        "{code} {reason}"
+                    );
                     break;
                 }
-                Said::Gone => anyhow::bail!("the slow reader was cut off after {got} events without its code"),
+                Said::Gone => {
+                    anyhow::bail!("the slow reader was cut off after {got} events without its code")
+                }
             }
         }
         ensure!(got < events, "it was closed before it had everything");
@@ -91,7 +123,10 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
         let grown = after.saturating_sub(before);
         // The log's bound, the ring of the same events, and room for the allocator.
         let ring = u64::try_from(events)? * 6000;
-        ensure!(grown < LOG_BYTES + ring + (16 << 20), "memory grew by {grown} bytes");
+        ensure!(
+            grown < LOG_BYTES + ring + (16 << 20),
+            "memory grew by {grown} bytes"
+        );
     }
     latencies.sort_unstable();
     Ok(latencies[latencies.len() / 2])
@@ -113,8 +148,13 @@ async fn slow_reader_is_closed_with_its_code_and_the_others_do_not_notice() -> R
     }
     let (without, with) = (median(without), median(with));
     let allowed = (without / 10).max(Duration::from_millis(2));
-    say(&format!("slow reader: p50 of the others {with:?} beside it, {without:?} without it"));
-    ensure!(with <= without + allowed, "p50 {with:?} beside a slow reader, {without:?} without");
+    say(&format!(
+        "slow reader: p50 of the others {with:?} beside it, {without:?} without it"
+    ));
+    ensure!(
+        with <= without + allowed,
+        "p50 {with:?} beside a slow reader, {without:?} without"
+    );
     Ok(())
 }
 
@@ -123,7 +163,9 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     let world = World::new().await?;
     let topic = world.topic("many-slow", 1).await?;
     let mut setup = world.setup(&[&topic]).limit("ring_bytes_max", 4 << 20);
-    setup = setup.limit("session_lag_bytes_max", LAG_BYTES).limit("group_log_bytes_max", LOG_BYTES);
+    setup = setup
+        .limit("session_lag_bytes_max", LAG_BYTES)
+        .limit("group_log_bytes_max", LOG_BYTES);
     let gateway = setup.limit("send_buffer_bytes", 16 << 10).start().await?;
     let token = world.user("north");
     let padding = "x".repeat(4000);
@@ -136,11 +178,18 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
             .collect();
         world.producer.send_all(&records).await
     };
-    let closed = async || gateway.metric("hub_sessions_closed_total", &["slow_reader"]).await;
+    let closed = async || {
+        gateway
+            .metric("hub_sessions_closed_total", &["slow_reader"])
+            .await
+    };
     // One slow reader and 40 MB first: what the ring, Kafka's client and the allocator keep is there before it is measured.
     let mut slow = vec![dial(&gateway, &token, Some(4096)).await?];
     produce(0, 10_000).await?;
-    wait::until("the first to be closed", || async { (closed().await.ok()? >= 1.0).then_some(()) }).await?;
+    wait::until("the first to be closed", || async {
+        (closed().await.ok()? >= 1.0).then_some(())
+    })
+    .await?;
     let count = volume(50, 300);
     for _ in 0..count {
         slow.push(dial(&gateway, &token, Some(4096)).await?);
@@ -148,9 +197,15 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     let before = process::resident_bytes(gateway.pid())?;
     produce(10_000, 20_000).await?;
     let all = f64::from(count) + 1.0;
-    wait::until("all slow readers to be closed", || async { (closed().await.ok()? >= all).then_some(()) }).await?;
+    wait::until("all slow readers to be closed", || async {
+        (closed().await.ok()? >= all).then_some(())
+    })
+    .await?;
     let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
-    say(&format!("slow readers: {count} of them, 40 MB of events, memory grew by {} KiB", grown / 1024));
+    say(&format!(
+        "slow readers: {count} of them, 40 MB of events, memory grew by {} KiB",
+        grown / 1024
+    ));
     // The group's log is shared: its bound does not depend on how many lag behind. The rest is for the allocator.
     ensure!(grown < LOG_BYTES + (24 << 20), "memory grew by {grown} bytes");
     Ok(())

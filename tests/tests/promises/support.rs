@@ -47,7 +47,12 @@ impl World {
     }
 
     /// A new topic with settings.
-    pub(crate) async fn topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<String> {
+    pub(crate) async fn topic_with(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<String> {
         let topic = unique(name);
         self.topics.create(&topic, partitions, settings).await?;
         Ok(topic)
@@ -55,7 +60,11 @@ impl World {
 
     /// A gateway of one stream, `observations`, over these topics.
     pub(crate) fn setup(&self, topics: &[&str]) -> Setup {
-        Setup::new(self.kafka.bootstrap(), &self.issuer, contract::observations(topics))
+        Setup::new(
+            self.kafka.bootstrap(),
+            &self.issuer,
+            contract::observations(topics),
+        )
     }
 
     /// A token that gives the tenant's rows.
@@ -65,7 +74,11 @@ impl World {
 
     /// A token that gives one patient's rows.
     pub(crate) fn patient(&self, tenant: &str, patient: &str) -> String {
-        self.issuer.token(tenant).scopes(contract::PATIENT).claim("patient", patient).sign()
+        self.issuer
+            .token(tenant)
+            .scopes(contract::PATIENT)
+            .claim("patient", patient)
+            .sign()
     }
 }
 
