@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use crate::support::{World, alone};
 
 /// What each session may lag behind, and what a group may hold for laggards.
-const LAG_BYTES: u64 = 256 << 10;
-const LOG_BYTES: u64 = 1 << 20;
+const LAG_BYTES: u64 = 1 << 20;
+const LOG_BYTES: u64 = 4 << 20;
 
 async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> Result<Ws> {
     let dial = Dial {
@@ -43,7 +43,7 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
     setup = setup.limit("send_buffer_bytes", 16 << 10);
     let gateway = setup.start().await?;
     let token = world.user("north");
-    let events = volume(300, 1000);
+    let events = volume(500, 1500);
     let slow = if with_slow {
         Some(dial(&gateway, &token, Some(4096)).await?)
     } else {
