@@ -200,7 +200,7 @@ fn the_revision_follows_the_meaning_and_nothing_else() {
     );
     assert_eq!(
         clinical().revision,
-        0xab626dfcecdadd6b,
+        0xcf99aa9b99e8efd4,
         "a change of the clinical contract is meant"
     );
 }
@@ -256,7 +256,12 @@ fn the_clinical_contract_loads_clean() {
         };
         assert_eq!(terms.len(), 1);
         assert_eq!(Some(terms[0].0), stream.attribute("patient"));
-        for (field, there) in [("/performer", "s"), ("/note", "s"), ("/text", "")] {
+        for (field, there) in [
+            ("/performer", "s"),
+            ("/note", "s"),
+            ("/text", ""),
+            ("/contained", ""),
+        ] {
             let has = !matches!(stream.name.as_str(), "encounters" | "patients") || there.is_empty();
             let pointer = Pointer::parse(field).expect("a pointer");
             assert_eq!(own.mask.hides(&pointer), has, "{} {field}", stream.name);
