@@ -1,7 +1,8 @@
-//! Request bodies: JSON objects, bounded in size and in time. And response bodies that come through a channel.
+//! Request bodies: JSON objects, bounded in size and in time. And response bodies, which are given in small pieces.
 
+use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,7 +10,7 @@ use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemas::problem::Code;
 use serde_json::{Map, Value};
@@ -86,19 +87,131 @@ pub(crate) fn finish(members: &Map<String, Value>) -> Result<(), Problem> {
     ))
 }
 
+/// What a body gives at once. HTTP/2 takes a piece whole as soon as the peer has room for one byte of it, and then it is
+/// nobody's: pieces are small.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+
 /// A response body whose chunks come through a channel; the channel's end is its end.
-pub(crate) struct Chunks(pub(crate) mpsc::Receiver<Bytes>);
+pub(crate) struct Chunks {
+    chunks: mpsc::Receiver<Bytes>,
+    /// Of the last chunk.
+    rest: Bytes,
+}
+
+impl Chunks {
+    pub(crate) fn new(chunks: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            chunks,
+            rest: Bytes::new(),
+        }
+    }
+}
 
 impl http_body::Body for Chunks {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.0
-            .poll_recv(context)
-            .map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+        if self.rest.is_empty() {
+            match ready!(self.chunks.poll_recv(context)) {
+                Some(chunk) => self.rest = chunk,
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(PIECE_BYTES_MAX);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+}
+
+/// A response body that is there already, and what its reader holds until it has taken it.
+///
+/// The last byte is a piece of its own: it is asked for when the peer has room for all that was before it.
+pub(crate) struct Pieces<H> {
+    rest: Bytes,
+    _held: H,
+}
+
+impl<H> Pieces<H> {
+    pub(crate) fn new(body: Bytes, held: H) -> Self {
+        Self {
+            rest: body,
+            _held: held,
+        }
+    }
+}
+
+impl<H: Unpin> http_body::Body for Pieces<H> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let length = match self.rest.len() {
+            0 => return Poll::Ready(None),
+            1 => 1,
+            more => (more - 1).min(PIECE_BYTES_MAX),
+        };
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_given_in_small_pieces_and_its_last_byte_alone() {
+        let page = Bytes::from(vec![7; 2 * PIECE_BYTES_MAX + 1]);
+        let mut body = Pieces::new(page.clone(), ());
+        let (mut lengths, mut given) = (Vec::new(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let data = frame.expect("infallible").into_data().expect("data");
+            lengths.push(data.len());
+            given.extend_from_slice(&data);
+        }
+        assert_eq!(lengths, [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 1]);
+        assert_eq!(given, page);
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_holds_is_given_back_with_the_last_byte() {
+        let held = std::sync::Arc::new(());
+        let mut body = Pieces::new(Bytes::from_static(b"[]"), std::sync::Arc::clone(&held));
+        body.frame().await.expect("a frame").expect("infallible");
+        assert!(!http_body::Body::is_end_stream(&body));
+        body.frame().await.expect("a frame").expect("infallible");
+        assert!(http_body::Body::is_end_stream(&body));
+        assert_eq!(std::sync::Arc::strong_count(&held), 2);
+        drop(body);
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn a_large_chunk_of_events_is_given_in_pieces() {
+        let (sender, receiver) = mpsc::channel(2);
+        let mut body = Chunks::new(receiver);
+        sender
+            .send(Bytes::from(vec![7; PIECE_BYTES_MAX + 5]))
+            .await
+            .expect("room");
+        drop(sender);
+        let mut lengths = Vec::new();
+        while let Some(frame) = body.frame().await {
+            lengths.push(frame.expect("infallible").into_data().expect("data").len());
+        }
+        assert_eq!(lengths, [PIECE_BYTES_MAX, 5]);
     }
 }

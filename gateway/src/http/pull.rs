@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use schemas::problem::Code;
 use subscriptions::hub::{Pull, PullPage, Reading};
 
+use super::body::Pieces;
 use super::problem::Problem;
 use super::query::{self, Parameters};
 use super::{Gateway, HttpLimits};
@@ -27,7 +28,7 @@ pub(crate) const CURSOR: HeaderName = HeaderName::from_static("tidewire-cursor")
 /// What could not be given any more.
 pub(crate) const GAP: HeaderName = HeaderName::from_static("tidewire-gap");
 
-/// Answers with one page.
+/// Answers with one page. Its reader holds its place until it has taken the body.
 pub(crate) async fn page(
     gateway: &Gateway,
     headers: &HeaderMap,
@@ -38,7 +39,7 @@ pub(crate) async fn page(
     let limit = limit(parameters.limit.as_deref(), &gateway.limits)?;
     let wait = wait(parameters.wait.as_deref(), &gateway.limits)?;
     let path = format!("/v1/streams/{}", reading.stream.name);
-    let _permit = gateway
+    let permit = gateway
         .quotas
         .admit(&reading.principal)
         .map_err(|code| Problem::new(code, ""))?;
@@ -47,7 +48,7 @@ pub(crate) async fn page(
         // The reader still has its cursor, and another node answers it.
         () = gateway.drain.cancelled() => return Err(Problem::new(Code::DRAINING, "")),
     };
-    Ok(answer(&page, headers, media_type, &path, &parameters))
+    Ok(answer(&page, headers, media_type, &path, &parameters, permit))
 }
 
 fn limit(text: Option<&str>, limits: &HttpLimits) -> Result<usize, Problem> {
@@ -71,6 +72,7 @@ fn answer(
     media_type: &'static str,
     path: &str,
     parameters: &Parameters,
+    held: impl Send + Unpin + 'static,
 ) -> Response {
     let tag = tag(&page.events);
     let unchanged = page.gap.is_none() && is_known(request, &tag);
@@ -79,7 +81,7 @@ fn answer(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let mut response = Response::new(Body::from(batch(&page.events)));
+        let mut response = Response::new(Body::new(Pieces::new(batch(&page.events).into(), held)));
         response
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -208,6 +210,7 @@ mod tests {
             accept::BATCH,
             "/v1/streams/observations",
             &parameters(),
+            (),
         )
     }
 

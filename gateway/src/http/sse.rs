@@ -26,7 +26,7 @@ pub(crate) async fn open(gateway: &Gateway, reading: Reading) -> Result<Response
             permit,
         })
         .await?;
-    let mut response = Response::new(Body::new(Chunks(chunks)));
+    let mut response = Response::new(Body::new(Chunks::new(chunks)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -156,10 +156,12 @@ impl Context {
         });
         let mut served = pin!(self.h2.serve_connection(io, service));
         let idle = activity.idle(self.limits.header_timeout, self.limits.idle_timeout);
+        let mut stalled = pin!(activity.stalled(self.limits.write_stall_max));
         tokio::select! {
             ended = served.as_mut() => return why(ended),
             // Nothing is under way: there is nothing to finish.
             () = idle => return Ended::Because("idle"),
+            () = stalled.as_mut() => return Ended::Because("write_stall"),
             () = self.stop.cancelled() => served.as_mut().graceful_shutdown(),
         }
         // A peer without a request under way has a moment to take our farewell.
@@ -167,6 +169,7 @@ impl Context {
         tokio::select! {
             ended = served => why(ended),
             () = idle => Ended::Normally,
+            () = stalled => Ended::Because("write_stall"),
         }
     }
 

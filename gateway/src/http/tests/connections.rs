@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use super::rig::{ORIGIN, Rig};
+use super::rig::{ORIGIN, Rig, Unusual};
 use crate::http::HttpLimits;
 use crate::http::listener::{Tls, TlsError};
 
@@ -336,6 +336,56 @@ async fn http2_is_spoken_without_tls_and_an_idle_connection_is_closed() {
     timeout(PATIENCE, task.join_next())
         .await
         .expect("the idle connection is closed");
+}
+
+#[tokio::test]
+async fn a_peer_without_room_for_its_answers_is_cut_off_and_holds_its_places_until_then() {
+    let mut rig = Rig::with(Unusual {
+        principal_max: Some(2),
+        ..Unusual::default()
+    });
+    rig.complete().await;
+    let served = rig.serve(
+        &HttpLimits {
+            write_stall_max: Duration::from_secs(1),
+            ..HttpLimits::default()
+        },
+        None,
+    );
+    let bearer = rig.bearer();
+    let connected = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(served.connect().await))
+        .await;
+    let (mut client, connection) = connected.expect("a handshake");
+    let mut task = JoinSet::new();
+    task.spawn(connection);
+    let mut unread = Vec::new();
+    for accept in ["text/event-stream", "application/json"] {
+        let request = http::Request::get(format!("http://{}/v1/streams/observations", served.address))
+            .header("authorization", &bearer)
+            .header("accept", accept)
+            .body(Empty::<bytes::Bytes>::new());
+        let response = client.send_request(request.expect("a request")).await;
+        let response = response.expect("a response");
+        assert_eq!(response.status(), StatusCode::OK, "{accept}");
+        unread.push(response);
+    }
+    rig.observe("1").await;
+    let headers = [("authorization", &*bearer), ("accept", "application/json")];
+    let third = rig.get("/v1/streams/observations", &headers).await;
+    assert_eq!(third.code(), "principal_connections_exceeded");
+    timeout(PATIENCE, task.join_next())
+        .await
+        .expect("the connection is ended");
+    let placed = async {
+        while rig.get("/v1/streams/observations", &headers).await.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, placed)
+        .await
+        .expect("the places are given back");
 }
 
 struct Identity {
