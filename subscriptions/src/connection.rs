@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use auth::access::Selection;
 use auth::quota::Permit;
@@ -32,6 +33,12 @@ pub(crate) struct Connection {
     /// The rest of a frame and control messages, from `written` on.
     pending: Vec<u8>,
     written: usize,
+    /// How much of `pending` is the rest of a frame, which the control limit does not count.
+    frame_rest: usize,
+    /// Its task is writing: it looks for itself whether the outlet is full again.
+    flushing: bool,
+    /// Whether the outlet took anything in this flush.
+    took: bool,
     /// Since when the outlet has been full.
     pub(crate) full_since: Option<Instant>,
     /// The outlet failed: the connection's task ends it.
@@ -98,6 +105,9 @@ impl Connection {
             waiting: 0,
             pending: Vec::new(),
             written: 0,
+            frame_rest: 0,
+            flushing: false,
+            took: false,
             full_since: None,
             broken: false,
             closing: None,
@@ -113,6 +123,12 @@ impl Connection {
     /// Whether a frame may be written.
     pub(crate) fn has_room(&self) -> bool {
         self.pending.is_empty() && !self.broken && self.closing.is_none() && self.full_since.is_none()
+    }
+
+    /// Whether the outlet has been full for longer than a burst explains.
+    pub(crate) fn is_long_full(&self) -> bool {
+        self.full_since
+            .is_some_and(|since| since.elapsed() >= Duration::from_secs(1))
     }
 
     /// Bytes that the outlet has not taken.
@@ -159,6 +175,7 @@ impl Connection {
             self.fail();
             return ends.len();
         };
+        self.took |= count > 0;
         if count == rendered.len() {
             return ends.len();
         }
@@ -169,12 +186,13 @@ impl Connection {
             return whole;
         }
         self.pending.extend_from_slice(rendered.rest(count, ends[whole]));
+        self.frame_rest = self.pending.len();
         whole + 1
     }
 
     /// Writes control bytes, or keeps them until there is room. `false`: there are too many of them.
     pub(crate) fn write_control(&mut self, bytes: &[u8], control_bytes_max: usize) -> bool {
-        if self.broken || self.closing.is_some() {
+        if self.broken || self.closing.is_some() || bytes.is_empty() {
             return true;
         }
         if self.pending.is_empty() && self.full_since.is_none() {
@@ -192,35 +210,47 @@ impl Connection {
             }
         }
         self.pending.extend_from_slice(bytes);
-        self.pending_bytes() <= control_bytes_max.saturating_add(bytes.len())
-            || self.pending_is_one_frame(bytes.len())
+        let frame_rest = self.frame_rest.saturating_sub(self.written);
+        self.pending_bytes().saturating_sub(frame_rest) <= control_bytes_max.saturating_add(bytes.len())
     }
 
-    /// A large frame's rest does not count against the control limit.
-    fn pending_is_one_frame(&self, added: usize) -> bool {
-        self.written == 0 && self.pending.len() == added
-    }
-
-    /// Writes what is pending. `true`: nothing is left.
-    pub(crate) fn write_pending(&mut self) -> bool {
+    /// Begins to write what waits. `false`: the outlet is still full.
+    pub(crate) fn begin_flush(&mut self) -> bool {
+        self.flushing = true;
+        self.took = false;
         while self.written < self.pending.len() {
             match self.outlet.write(&Rendered::new(&self.pending[self.written..])) {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.written += count;
-                    // It takes something: it is slow, not stuck.
-                    self.full_since = self.full_since.map(|_| Instant::now());
+                    self.took = true;
                 }
                 Err(_) => {
                     self.fail();
-                    return true;
+                    return false;
                 }
             }
         }
         self.pending = Vec::new();
         self.written = 0;
-        self.full_since = None;
+        self.frame_rest = 0;
         true
+    }
+
+    /// Lets frames be written in this flush; tells since when the outlet had been full.
+    pub(crate) fn reopen(&mut self) -> Option<Instant> {
+        self.full_since.take()
+    }
+
+    /// Ends a flush. An outlet that took nothing has been full since before it.
+    pub(crate) fn end_flush(&mut self, full_before: Option<Instant>) {
+        self.flushing = false;
+        if self.took {
+            // It takes something: it is slow, not stuck.
+            self.full_since = self.full_since.map(|_| Instant::now());
+        } else if self.full_since.is_some() {
+            self.full_since = full_before.or(self.full_since);
+        }
     }
 
     /// The last bytes; nothing is written after them.
@@ -228,7 +258,7 @@ impl Connection {
         if self.closing.is_some() {
             return;
         }
-        self.write_control(bytes, usize::MAX);
+        self.write_control(bytes, usize::MAX / 2);
         self.closing = Some(until);
         self.wake();
     }
@@ -245,7 +275,9 @@ impl Connection {
         if self.full_since.is_none() {
             self.full_since = Some(Instant::now());
         }
-        self.wake();
+        if !self.flushing {
+            self.wake();
+        }
     }
 
     fn fail(&mut self) {

@@ -18,6 +18,9 @@ use crate::protocol::{Frame, Framing};
 /// How much is rendered before it is written: large enough that a burst is one write, small enough to stay in the cache.
 const CHUNK_BYTES: usize = 256 << 10;
 
+/// A burst may put everybody over the limit at once: a reader has a moment to take it, unless it is so many times over.
+const BURST_FACTOR: u64 = 8;
+
 /// One reader of a group.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -242,7 +245,7 @@ impl Group {
             from = to;
         }
         self.fresh = end;
-        self.settle(lag_bytes_max, flushed);
+        self.settle(connections, lag_bytes_max, flushed);
     }
 
     /// Writes one rendering to the run of members from `place` on for which it fits; returns the place after the run.
@@ -292,12 +295,18 @@ impl Group {
     }
 
     /// Lets go of what all members have, and finds those that lag too far.
-    fn settle(&mut self, lag_bytes_max: u64, flushed: &mut Flushed) {
+    fn settle(&mut self, connections: &Slab<Connection>, lag_bytes_max: u64, flushed: &mut Flushed) {
         let end = self.end();
         let mut behind = end;
         for member in &self.members {
             if member.next < end {
-                if self.lag(member.next) > lag_bytes_max {
+                let lag = self.lag(member.next);
+                if lag > lag_bytes_max
+                    && (lag > lag_bytes_max.saturating_mul(BURST_FACTOR)
+                        || connections
+                            .get(member.connection)
+                            .is_some_and(Connection::is_long_full))
+                {
                     flushed.slow.push(member.connection);
                 }
                 behind = behind.min(member.next);

@@ -34,7 +34,8 @@ pub struct HubConfig {
     /// What a live reader may lag behind its group, in bytes; beyond it is closed as a slow reader.
     pub session_lag_bytes_max: usize,
     /// What the groups' logs of one worker may hold for laggards, in bytes; beyond it a group's laggards are closed when
-    /// its next event comes.
+    /// its next event comes. The same again for what replaying readers have queued; beyond it what they do not take is
+    /// read again later.
     pub group_log_bytes_max: usize,
     /// What a replaying reader may have queued, in bytes; beyond it the replay waits for the reader.
     pub lane_bytes_max: usize,
@@ -69,7 +70,7 @@ impl Default for HubConfig {
             ring_bytes_max: 64 << 20,
             session_lag_bytes_max: 1 << 20,
             group_log_bytes_max: 8 << 20,
-            lane_bytes_max: 256 << 10,
+            lane_bytes_max: 64 << 10,
             control_bytes_max: 64 << 10,
             subscriptions_per_session_max: 64,
             message_bytes_max: 64 << 10,
@@ -277,6 +278,18 @@ struct Inner {
     _sequencers: JoinSet<()>,
 }
 
+/// A worker that panicked would leave its readers in silence: the process ends, and they come back elsewhere.
+struct Fatal;
+
+impl Drop for Fatal {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a worker thread failed; the process ends");
+            std::process::abort();
+        }
+    }
+}
+
 /// How many inputs may wait for a sequencer; each is a batch of one partition's records. Beyond it the source waits.
 const INPUTS_MAX: usize = 256;
 
@@ -318,7 +331,10 @@ impl Hub {
                 .build()?;
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(Worker::run(setup, inbox)))?;
+                .spawn(move || {
+                    let _fatal = Fatal;
+                    runtime.block_on(Worker::run(setup, inbox));
+                })?;
         }
         let mut inputs = Vec::new();
         let mut sequencers = JoinSet::new();

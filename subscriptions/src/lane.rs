@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use auth::access::Selection;
-use schemas::cursor::{Cursor, Position};
+use schemas::cursor::{Cursor, Position, topic_digest};
 use schemas::event::Event;
 use schemas::ids::{Slot, TenantId};
 use schemas::problem::Code;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::history::{Bounds, Page, Ring};
 use crate::hub::Failure;
-use crate::layout::{Carried, Layout, Vector};
+use crate::layout::{Carried, ISSUED_AT_SLACK_MS, Layout, Vector};
 use crate::protocol::{Frame, Kind};
 use crate::view::{Viewed, encode};
 
@@ -97,6 +97,12 @@ pub(crate) struct Lane {
     /// When the cursor was issued that it began with: since when something may be missing.
     since_ms: Option<i64>,
     turn: usize,
+    /// It is on the worker's agenda.
+    pub(crate) scheduled: bool,
+    /// What was counted of the queue's bytes.
+    pub(crate) counted: u64,
+    /// Ends the patience with carried positions.
+    pub(crate) timer: Option<AbortHandle>,
     /// The reader's position was last told at this.
     pub(crate) told: Option<Vector>,
     /// Gaps told, for a page's answer.
@@ -114,6 +120,9 @@ impl Drop for Lane {
     fn drop(&mut self) {
         for (_, asked) in &self.asking {
             asked.abort();
+        }
+        if let Some(timer) = &self.timer {
+            timer.abort();
         }
     }
 }
@@ -142,6 +151,9 @@ impl Lane {
             failed: None,
             since_ms: None,
             turn: 0,
+            scheduled: false,
+            counted: 0,
+            timer: None,
             told: None,
             gaps: Vec::new(),
         }
@@ -187,8 +199,8 @@ impl Lane {
         around.layout.slots(&self.selection.tenant).all(|slot| {
             match (self.vector.get(slot), around.shared.get(slot)) {
                 (Some(Position::At(have)), Some(Position::At(shared))) => holds(have, shared),
-                // Neither is resolved: the node begins at or before the reader's time, so its events are the reader's.
-                (Some(Position::Since(have)), Some(Position::Since(shared))) => have >= shared,
+                // Neither is resolved.
+                (Some(Position::Since(have)), Some(Position::Since(shared))) => holds(have, shared),
                 _ => false,
             }
         })
@@ -340,6 +352,18 @@ impl Lane {
         }
     }
 
+    /// Lets go of loaded pages: the vector stands where they were read to.
+    pub(crate) fn forget_pages(&mut self) {
+        self.pages.clear();
+    }
+
+    /// Takes everything that is queued; what it owed the reader beside events is owed again.
+    pub(crate) fn take_queue(&mut self) -> VecDeque<Frame> {
+        self.live_owed |= self.queue.iter().any(|frame| matches!(frame.kind, Kind::Live));
+        self.queue_bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
     /// Bytes that are queued.
     pub(crate) fn queue_bytes(&self) -> u64 {
         self.queue_bytes as u64
@@ -406,11 +430,33 @@ impl Lane {
         let Some(entry) = around.layout.entry(slot) else {
             return;
         };
-        let carried = self
+        let same = self
             .carried
             .iter()
             .position(|carried| carried.is(&entry.partition));
-        let position = carried.map_or(start, |place| self.carried.swap_remove(place).position);
+        if let Some(place) = same {
+            let carried = self.carried.swap_remove(place);
+            self.vector.set(slot, carried.position);
+            return;
+        }
+        let digest = topic_digest(&entry.partition.topic);
+        let number = entry.partition.partition;
+        let other = self
+            .carried
+            .iter()
+            .position(|carried| carried.topic == digest && carried.partition == number);
+        if let Some(place) = other {
+            // The cursor knew another life of the topic.
+            self.carried.swap_remove(place);
+            self.vector.set(slot, Position::At(0));
+            self.gap("recreated", &[(slot, None)], around.layout, around);
+            return;
+        }
+        let position = match (start, self.since_ms) {
+            // A topic that the cursor does not name, found late: it is read from when the cursor was issued.
+            (Position::At(offset), Some(since)) if offset > 0 => Position::Since(since - ISSUED_AT_SLACK_MS),
+            (start, _) => start,
+        };
         self.vector.set(slot, position);
     }
 

@@ -70,7 +70,7 @@ pub struct Carried {
 
 /// How far back from `issued_at` a topic that a cursor does not name is read: clocks differ, and the topic may have been
 /// made just before.
-const ISSUED_AT_SLACK_MS: i64 = 60_000;
+pub(crate) const ISSUED_AT_SLACK_MS: i64 = 60_000;
 
 impl Vector {
     /// The position in one slot.
@@ -269,15 +269,18 @@ impl Layout {
                 .topics
                 .iter()
                 .find(|c| c.topic == topic.digest && c.incarnation == topic.incarnation);
-            let other = cursor.topics.iter().any(|c| c.topic == topic.digest);
+            let other = cursor
+                .topics
+                .iter()
+                .any(|c| c.topic == topic.digest && c.incarnation != topic.incarnation);
             for (number, slot) in topic.slots.iter().enumerate() {
                 let Some(slot) = *slot else { continue };
+                if other {
+                    placed.recreated.push(slot);
+                }
                 let position = match same {
                     Some(named) => named.partitions.get(number).copied().unwrap_or(Position::At(0)),
-                    None if other => {
-                        placed.recreated.push(slot);
-                        Position::At(0)
-                    }
+                    None if other => Position::At(0),
                     None => Position::Since(cursor.issued_at_ms.saturating_sub(ISSUED_AT_SLACK_MS)),
                 };
                 placed.vector.set(slot, position);

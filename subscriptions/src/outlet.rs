@@ -23,6 +23,8 @@ pub(crate) enum Outlet {
         io: Box<dyn AsyncIo>,
         /// The session's own task: woken when a write that did not fit may go on.
         waker: Waker,
+        /// Bytes were taken that are not on their way yet: nothing more is given until they are.
+        unflushed: bool,
     },
     /// The body of a response, read by the HTTP server. Dropping the sender ends the response.
     Body(mpsc::Sender<Bytes>),
@@ -32,6 +34,9 @@ pub(crate) enum Outlet {
 
 /// How many chunks may wait for the HTTP server to take them: one being written, one to follow it.
 pub(crate) const BODY_CHUNKS_MAX: usize = 2;
+
+/// The largest chunk of a body: what was handed to the HTTP server is sent even if the grant ends meanwhile.
+const BODY_CHUNK_BYTES: usize = 32 << 10;
 
 impl Outlet {
     /// Takes over a connection; call it on the worker's runtime.
@@ -44,6 +49,7 @@ impl Outlet {
                 Self::Other {
                     io,
                     waker: Waker::noop().clone(),
+                    unflushed: false,
                 },
                 read_ahead,
             )),
@@ -54,8 +60,14 @@ impl Outlet {
     pub(crate) fn write(&mut self, bytes: &Rendered<'_>) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => would_block(stream.try_write(bytes.slice)),
-            Self::Other { io, waker } => {
+            Self::Other { io, waker, unflushed } => {
                 let mut context = Context::from_waker(waker);
+                if *unflushed {
+                    match Pin::new(&mut *io).poll_flush(&mut context) {
+                        Poll::Ready(result) => result?,
+                        Poll::Pending => return Ok(0),
+                    }
+                }
                 let mut written = 0;
                 // A TLS connection takes a record at a time.
                 while written < bytes.slice.len() {
@@ -66,19 +78,32 @@ impl Outlet {
                         Poll::Pending => break,
                     }
                 }
-                if let Poll::Ready(Err(error)) = Pin::new(io).poll_flush(&mut context) {
-                    return Err(error);
+                match Pin::new(io).poll_flush(&mut context) {
+                    Poll::Ready(result) => {
+                        result?;
+                        *unflushed = false;
+                    }
+                    Poll::Pending => *unflushed = true,
                 }
                 Ok(written)
             }
-            Self::Body(sender) => match sender.try_reserve() {
-                Ok(room) => {
-                    room.send(bytes.shared());
-                    Ok(bytes.slice.len())
+            Self::Body(sender) => {
+                let mut written = 0;
+                while written < bytes.len() {
+                    match sender.try_reserve() {
+                        Ok(room) => {
+                            let end = bytes.len().min(written + BODY_CHUNK_BYTES);
+                            room.send(bytes.shared().slice(written..end));
+                            written = end;
+                        }
+                        Err(mpsc::error::TrySendError::Full(())) => break,
+                        Err(mpsc::error::TrySendError::Closed(())) => {
+                            return Err(io::ErrorKind::BrokenPipe.into());
+                        }
+                    }
                 }
-                Err(mpsc::error::TrySendError::Full(())) => Ok(0),
-                Err(mpsc::error::TrySendError::Closed(())) => Err(io::ErrorKind::BrokenPipe.into()),
-            },
+                Ok(written)
+            }
             Self::Gone => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -90,6 +115,18 @@ impl Outlet {
         {
             waker.clone_from(task);
         }
+    }
+
+    /// Sends on what was taken before and is not on its way yet.
+    pub(crate) fn flush_rest(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if let Self::Other { io, unflushed, .. } = self
+            && *unflushed
+            && let Poll::Ready(result) = Pin::new(io).poll_flush(context)
+        {
+            result?;
+            *unflushed = false;
+        }
+        Ok(())
     }
 
     /// Ready when a write may take something, asked after one did not. Connections other than plain sockets have noted the

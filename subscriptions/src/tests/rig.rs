@@ -35,6 +35,7 @@ pub(super) const STREAMS: &str = r#"
 [streams.observations]
 topics = ["vitals"]
 format = "json"
+schema = "Vital"
 tenant = { header = "tenant" }
 show_offsets = true
 attributes = { patient = "/patient", status = "/status" }
@@ -47,12 +48,21 @@ rows = { patient = "Patient/{claims.patient}" }
 hide = ["/note"]
 "#;
 
+const TYPES: &str = "type Vital { patient: String status: String note: String }";
+
+fn contract() -> Contract {
+    let sources = [("streams.toml", STREAMS), ("types.graphql", TYPES)];
+    let sources = sources.map(|(name, text)| (PathBuf::from(name), text.to_owned()));
+    Contract::from_sources(sources.into()).expect("the test's contract is valid")
+}
+
 pub(super) const NOW_MS: i64 = 1_800_000_000_000;
 
 /// A Kafka made of vectors. Several nodes may read it.
 #[derive(Clone)]
 pub(super) struct Log {
     inner: Arc<Mutex<Partitions>>,
+    since: Instant,
     pub(super) stream: Arc<Stream>,
     decoder: Decoder,
 }
@@ -67,18 +77,19 @@ struct Partitions {
     page_events: usize,
 }
 
+/// Offset, tenant, value, time.
+type Written = (i64, String, Value, i64);
+
 #[derive(Default, Clone)]
 struct Kept {
     start: i64,
     end: i64,
-    /// Offset, tenant, value.
-    records: Vec<(i64, String, Value)>,
+    records: Vec<Written>,
 }
 
 impl Log {
     pub(super) fn new() -> Self {
-        let sources = vec![(PathBuf::from("streams.toml"), STREAMS.to_owned())];
-        let contract = Contract::from_sources(sources).expect("the test's contract is valid");
+        let contract = contract();
         let stream = Arc::clone(&contract.streams[0]);
         let decoder = Decoder::new(
             Arc::clone(&stream),
@@ -90,9 +101,14 @@ impl Log {
         };
         Self {
             inner: Arc::new(Mutex::new(partitions)),
+            since: Instant::now(),
             stream,
             decoder,
         }
+    }
+
+    fn now_ms(&self) -> i64 {
+        NOW_MS + i64::try_from(self.since.elapsed().as_millis()).unwrap()
     }
 
     /// Appends a record and tells its offset.
@@ -100,7 +116,8 @@ impl Log {
         let mut inner = self.inner.lock().unwrap();
         let kept = inner.by_name.entry((life, partition)).or_default();
         let offset = kept.end;
-        kept.records.push((offset, tenant.to_owned(), value));
+        kept.records
+            .push((offset, tenant.to_owned(), value, self.now_ms()));
         kept.end += 1;
         offset
     }
@@ -175,7 +192,7 @@ impl Log {
         } else {
             until
         };
-        let decode = |(offset, tenant, value): &&(i64, String, Value)| {
+        let decode = |(offset, tenant, value, _): &&Written| {
             let record = Record {
                 topic: Arc::clone(&partition.topic),
                 incarnation: partition.incarnation,
@@ -252,8 +269,20 @@ impl Older for Log {
         .boxed()
     }
 
-    fn at_time(&self, _partition: &Partition, _time_ms: i64) -> BoxFuture<'static, Result<i64, OlderError>> {
-        async { Ok(0) }.boxed()
+    fn at_time(&self, partition: &Partition, time_ms: i64) -> BoxFuture<'static, Result<i64, OlderError>> {
+        let (log, partition) = (self.clone(), partition.clone());
+        async move {
+            let inner = log.inner.lock().unwrap();
+            let Some(kept) = inner.by_name.get(&(partition.incarnation.0, partition.partition)) else {
+                return Ok(0);
+            };
+            let first = kept
+                .records
+                .iter()
+                .find(|(_, _, _, written_ms)| *written_ms >= time_ms);
+            Ok(first.map_or(kept.end, |(offset, ..)| *offset))
+        }
+        .boxed()
     }
 }
 
@@ -297,8 +326,7 @@ impl Node {
 
     /// Starts a node that has not reached Kafka.
     pub(super) async fn unready(log: &Log, config: HubConfig, issuer: &DevelopmentIssuer) -> Self {
-        let sources = vec![(PathBuf::from("streams.toml"), STREAMS.to_owned())];
-        let contract = Arc::new(Contract::from_sources(sources).expect("the test's contract is valid"));
+        let contract = Arc::new(contract());
         let clock = Clock::Tokio {
             base_ms: NOW_MS,
             start: Instant::now(),

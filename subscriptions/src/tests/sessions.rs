@@ -170,7 +170,7 @@ async fn a_slow_reader_is_closed_with_its_code_and_the_others_keep_receiving() {
             .await;
         slow.subscribe(None).await;
         let mut quick = node.subscribe("north", None).await;
-        for n in 0..200 {
+        for n in 0..600 {
             node.publish(0, "north", numbered(n)).await;
             assert_eq!(quick.event().await.0, n);
         }
@@ -182,11 +182,11 @@ async fn a_slow_reader_is_closed_with_its_code_and_the_others_keep_receiving() {
             .find_map(|message| message["cursor"].as_str())
             .unwrap();
         let got = all.iter().filter(|message| message["type"] == "event").count() as i64;
-        assert!(got < 200);
+        assert!(got < 600);
         // It resumes from the cursor that it last got, and misses nothing.
         let mut back = node.subscribe("north", Some(cursor)).await;
-        let rest = usize::try_from(200 - got).unwrap();
-        assert_eq!(back.events(rest).await.0, (got..200).collect::<Vec<_>>());
+        let rest = usize::try_from(600 - got).unwrap();
+        assert_eq!(back.events(rest).await.0, (got..600).collect::<Vec<_>>());
     })
     .await;
 }
@@ -393,6 +393,104 @@ async fn a_reader_that_comes_before_the_partitions_are_known_waits_for_them() {
             (refused.code.name, refused.code.retry),
             ("stream_unavailable", true)
         );
+    })
+    .await;
+}
+
+fn large(n: i64) -> serde_json::Value {
+    let mut value = numbered(n);
+    value["text"] = json!("x".repeat(20_000));
+    value
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_stream_that_takes_nothing_holds_nobody_up_and_is_closed() {
+    local(async {
+        let mut node = node(HubConfig {
+            session_lag_bytes_max: 64 << 20,
+            ..HubConfig::default()
+        })
+        .await;
+        let mut stuck = node.sse("north", After::Latest).await;
+        let mut quick = node.subscribe("north", None).await;
+        for n in 0..50 {
+            node.publish(0, "north", large(n)).await;
+            assert_eq!(quick.event().await.0, n);
+        }
+        assert_eq!(node.sessions().await, 2);
+        quick.idle(Duration::from_secs(60)).await;
+        assert_eq!(node.sessions().await, 1);
+        // What was handed over is still there; then the body ends.
+        let mut chunks = 0;
+        while stuck.recv().await.is_some() {
+            chunks += 1;
+        }
+        assert!(chunks <= 4, "{chunks}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_event_stream_gets_a_long_replay_whole_while_others_go_on() {
+    local(async {
+        let mut node = node(HubConfig::default()).await;
+        let begin = node
+            .pull("north", After::Latest, 1, Duration::ZERO)
+            .await
+            .unwrap()
+            .next;
+        let mut quick = node.subscribe("north", None).await;
+        for n in 0..100 {
+            node.publish(0, "north", large(n)).await;
+            assert_eq!(quick.event().await.0, n);
+        }
+        let mut slow = node.sse("north", node.after("north", &begin)).await;
+        let mut text = String::new();
+        let mut n = 100;
+        while text.matches("\ndata: {\"specversion").count() < 100 {
+            text.push_str(std::str::from_utf8(&slow.recv().await.unwrap()).unwrap());
+            quick.idle(Duration::from_secs(1)).await;
+            if n < 110 {
+                node.publish(0, "south", numbered(n)).await;
+                n += 1;
+            }
+        }
+        let numbers: Vec<i64> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: {\"spec"))
+            .map(|rest| {
+                let at = rest.find("\"n\":").unwrap() + 4;
+                rest[at..]
+                    .chars()
+                    .take_while(char::is_ascii_digit)
+                    .collect::<String>()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(numbers, (0..100).collect::<Vec<i64>>());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_frame_under_way_is_no_reason_to_close_at_a_heartbeat() {
+    local(async {
+        let config = HubConfig {
+            control_bytes_max: 1_000,
+            stall_max: Duration::from_secs(300),
+            ..HubConfig::default()
+        };
+        let mut node = node(config).await;
+        let mut reader = node
+            .connect(Some(node.principal("north", "user/Observation.rs", None)), 1_000)
+            .await;
+        reader.subscribe(None).await;
+        reader.until("subscribed").await;
+        node.publish(0, "north", large(1)).await;
+        // Two heartbeats pass before the reader takes the rest.
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert_eq!(reader.event().await.0, 1);
     })
     .await;
 }

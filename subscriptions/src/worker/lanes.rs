@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Worker;
 use super::state::State;
-use crate::connection::Place;
+use crate::connection::{Connection, Place};
 use crate::group::Flushed;
 use crate::history::{Bounds, OlderError, Page, Partition};
 use crate::hub::{After, Failure};
@@ -24,7 +24,10 @@ use crate::protocol::{Frame, Framing, Kind};
 use crate::shard::Shard;
 
 /// How often a lane may fill and drain before the others have their turn.
-const LANE_TURNS_MAX: usize = 8;
+const LANE_TURNS_MAX: usize = 2;
+
+/// How long lanes may work before new events have their turn.
+const AGENDA_SLICE: Duration = Duration::from_millis(4);
 
 /// How many frames of a lane go into one write.
 const FRAMES_PER_WRITE_MAX: usize = 512;
@@ -103,7 +106,7 @@ impl State {
         if !carries(&self.shards[stream]) {
             return;
         }
-        self.tasks.spawn_local(async move {
+        let timer = self.tasks.spawn_local(async move {
             sleep_until(until).await;
             let mut state = worker.state.borrow_mut();
             let queue_bytes_max = state.config.lane_bytes_max;
@@ -115,12 +118,39 @@ impl State {
                 state.run_lane(stream, place);
             }
         });
+        if let Some(lane) = self.shards[stream].lanes.get_mut(place) {
+            lane.timer = Some(timer);
+        }
     }
 
     /// Lets a lane go on: it takes what there is room for, and joins when it has caught up.
     pub(crate) fn run_lane(&mut self, stream: usize, place: usize) {
+        self.step_lane(stream, place);
+        let Some(lane) = self.shards[stream].lanes.get_mut(place) else {
+            return;
+        };
+        let now = lane.queue_bytes();
+        let before = std::mem::replace(&mut lane.counted, now);
+        self.lanes_bytes = (self.lanes_bytes + lane.counted).saturating_sub(before);
+        if lane.counted > 0 && self.lanes_bytes > self.config.group_log_bytes_max as u64 {
+            self.give_back(stream, place);
+        }
+    }
+
+    fn step_lane(&mut self, stream: usize, place: usize) {
         let queue_bytes_max = self.config.lane_bytes_max;
         for _ in 0..LANE_TURNS_MAX {
+            let Some(lane) = self.shards[stream].lanes.get_mut(place) else {
+                return;
+            };
+            if let Owner::Session { connection, .. } = lane.owner
+                && !self.connections.get(connection).is_some_and(Connection::has_room)
+            {
+                // A slow reader holds no page: it is asked for again, most likely from the cache.
+                lane.forget_pages();
+                return;
+            }
+            let queued = lane.queue.len();
             let advanced =
                 self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| lane.advance(around));
             let Some(asks) = advanced else { return };
@@ -136,7 +166,9 @@ impl State {
                 subscription,
             } = lane.owner
             else {
-                lane.notify();
+                if lane.queue.len() != queued || lane.failed.is_some() {
+                    lane.notify();
+                }
                 return;
             };
             let written = self.drain_lane(stream, place, connection);
@@ -162,16 +194,72 @@ impl State {
                 return;
             }
         }
-        self.agenda.push((stream, place));
+        self.schedule_lane(stream, place);
+    }
+
+    /// Too much is queued over all lanes: what this one's reader does not take now is read again when it does.
+    fn give_back(&mut self, stream: usize, place: usize) {
+        let queue_bytes_max = self.config.lane_bytes_max;
+        let Some(lane) = self.shards[stream].lanes.get_mut(place) else {
+            return;
+        };
+        if !matches!(lane.owner, Owner::Session { .. }) {
+            return;
+        }
+        self.lanes_bytes = self.lanes_bytes.saturating_sub(lane.counted);
+        lane.counted = 0;
+        let queue = lane.take_queue();
+        let mut gaps = Vec::new();
+        rewind(&mut lane.vector, queue.iter(), &mut gaps);
+        self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| {
+            for partitions in gaps {
+                lane.repeat_gap(partitions, around);
+            }
+        });
+    }
+
+    /// Puts a lane on the agenda.
+    fn schedule_lane(&mut self, stream: usize, place: usize) {
+        let Some(lane) = self.shards[stream].lanes.get_mut(place) else {
+            return;
+        };
+        if !std::mem::replace(&mut lane.scheduled, true) {
+            self.agenda.push_back((stream, place));
+        }
         if let Some(worker) = self.this.upgrade() {
             worker.agenda.notify_one();
         }
     }
 
-    /// Lanes that had more to do than one turn allowed.
+    /// The shared position moved: every lane of the stream may have more to do.
+    pub(crate) fn schedule_lanes(&mut self, stream: usize) {
+        let lanes: Vec<usize> = self.shards[stream]
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.scheduled)
+            .map(|(place, _)| place)
+            .collect();
+        for place in lanes {
+            self.schedule_lane(stream, place);
+        }
+    }
+
+    /// Lanes that have more to do, for a slice of time: live readers must not wait for a storm of replays.
     pub(crate) fn work_agenda(&mut self) {
-        for (stream, place) in std::mem::take(&mut self.agenda) {
-            self.run_lane(stream, place);
+        let started = Instant::now();
+        while let Some((stream, place)) = self.agenda.pop_front() {
+            if let Some(lane) = self.shards[stream].lanes.get_mut(place) {
+                lane.scheduled = false;
+                self.run_lane(stream, place);
+            }
+            if started.elapsed() >= AGENDA_SLICE {
+                break;
+            }
+        }
+        if !self.agenda.is_empty()
+            && let Some(worker) = self.this.upgrade()
+        {
+            worker.agenda.notify_one();
         }
     }
 
@@ -207,6 +295,7 @@ impl State {
     fn join(&mut self, stream: usize, place: usize, connection: usize, subscription: usize) {
         let shard = &mut self.shards[stream];
         let lane = shard.lanes.remove(place);
+        self.lanes_bytes = self.lanes_bytes.saturating_sub(lane.counted);
         self.metrics.lanes.dec();
         let group = shard.group(&lane.selection);
         let member = shard.groups[group].join(connection, subscription);
@@ -297,6 +386,9 @@ impl State {
         });
         if known == Some(true) {
             self.run_lane(stream, place);
+            if let Some(lane) = self.shards[stream].lanes.get(place) {
+                lane.notify();
+            }
         }
     }
 
@@ -359,6 +451,8 @@ impl State {
         {
             reader.place = Place::Lane(new);
         }
+        let until = self.shards[stream].lanes[new].carried_until;
+        self.await_carried(stream, new, serial, until);
         self.run_lane(stream, new);
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum Wake {
 const WAKES_PER_ROUND_MAX: usize = 64;
 
 /// How much is read from a connection before the others have their turn.
-const READS_PER_TURN_MAX: usize = 16;
+const READS_PER_TURN_MAX: usize = 4;
 
 /// How long a reader waits for a stream's partitions to be known before it is refused.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -104,9 +104,11 @@ impl Worker {
                     }
                     let started = Instant::now();
                     self.round(&mut wakes);
-                    if !inbox.is_empty() {
-                        // More came meanwhile: the worker is busy. Waiting a little gathers more into one write.
-                        sleep(started.elapsed().min(gather_max)).await;
+                    // More came meanwhile: the worker is busy. Waiting a little gathers more into one write. The timer's
+                    // unit is a millisecond: after a shorter round waiting would cost more than it gathers.
+                    let pause = started.elapsed().min(gather_max);
+                    if !inbox.is_empty() && pause >= Duration::from_millis(1) {
+                        sleep(pause).await;
                     }
                 }
                 () = self.agenda.notified() => self.state.borrow_mut().work_agenda(),
@@ -116,6 +118,7 @@ impl Worker {
     }
 
     fn round(self: &Rc<Self>, wakes: &mut Vec<Wake>) {
+        self.state.borrow_mut().reap();
         let mut batches = Vec::new();
         for wake in wakes.drain(..) {
             match wake {
@@ -198,6 +201,10 @@ impl Worker {
             }
             connection.waker = Some(context.waker().clone());
             connection.outlet.wake_by(context.waker());
+            if connection.outlet.flush_rest(context).is_err() {
+                connection.broken = true;
+                continue;
+            }
             let mut again = false;
             if connection.full_since.is_some() {
                 state.flush(place);

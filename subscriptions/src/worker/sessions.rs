@@ -112,10 +112,14 @@ impl State {
         if let Some(milliseconds) = retry_ms {
             sse::retry(milliseconds, &mut head);
         }
-        if let Some(cursor) = self.lane_cursor(stream, lane) {
+        // A gap that is to be told first has its own cursor: an id before it would pass over it.
+        if !self.owes_gap(stream, lane)
+            && let Some(cursor) = self.lane_cursor(stream, lane)
+        {
             sse::quiet(&cursor, &mut head);
         }
         self.write_control(place, &head);
+        self.say_if_stale(place, stream, "");
         self.run_lane(stream, lane);
         Ok((place, serial, receiver))
     }
@@ -221,6 +225,24 @@ impl State {
     }
 
     fn messages(&mut self, place: usize, serial: u64, reader: &mut ws::Reader) -> bool {
+        let mut ping = None;
+        let go_on = self.each_message(place, serial, reader, &mut ping);
+        // Only the last of several pings needs an answer (RFC 6455, section 5.5.3): a flood of them costs one write.
+        if let (true, Some(payload)) = (go_on, ping) {
+            let mut bytes = Vec::new();
+            ws::pong(&payload, &mut bytes);
+            self.write_control(place, &bytes);
+        }
+        go_on
+    }
+
+    fn each_message(
+        &mut self,
+        place: usize,
+        serial: u64,
+        reader: &mut ws::Reader,
+        ping: &mut Option<Vec<u8>>,
+    ) -> bool {
         loop {
             let incoming = reader.read();
             match self.connection(place, serial) {
@@ -231,11 +253,7 @@ impl State {
             match incoming {
                 Ok(None) => return true,
                 Ok(Some(ws::Incoming::Text(text))) => self.tell(place, Input::Text(&text)),
-                Ok(Some(ws::Incoming::Ping(payload))) => {
-                    let mut bytes = Vec::new();
-                    ws::pong(&payload, &mut bytes);
-                    self.write_control(place, &bytes);
-                }
+                Ok(Some(ws::Incoming::Ping(payload))) => *ping = Some(payload),
                 Ok(Some(ws::Incoming::Pong)) => {}
                 Ok(Some(ws::Incoming::Close(_))) => {
                     self.close(place, Close::CLIENT);
@@ -439,9 +457,14 @@ impl State {
 
     fn subscribe(&mut self, place: usize, subscribe: Subscribe, principal: &Arc<Principal>) {
         let id = json!(subscribe.id).to_string();
+        let after = subscribe.after.clone();
         match self.try_subscribe(place, &id, subscribe, principal) {
             Ok((stream, lane)) => {
-                let cursor = self.lane_cursor(stream, lane).unwrap_or_else(|| Arc::from(""));
+                // A gap that is to be told first has its own cursor; until it is read, the old one is to come back with.
+                let cursor = match after {
+                    Some(after) if self.owes_gap(stream, lane) => Arc::from(after),
+                    _ => self.lane_cursor(stream, lane).unwrap_or_else(|| Arc::from("")),
+                };
                 self.say(
                     place,
                     &ServerMessage::Subscribed {
@@ -449,6 +472,7 @@ impl State {
                         cursor: &cursor,
                     },
                 );
+                self.say_if_stale(place, stream, &id);
                 self.run_lane(stream, lane);
             }
             Err(failure) => {
@@ -649,15 +673,28 @@ impl State {
         let Some(connection) = self.connections.get_mut(place) else {
             return;
         };
-        if !connection.write_pending() {
-            return;
+        let serial = connection.serial;
+        let mut full_before = None;
+        if connection.begin_flush() {
+            full_before = connection.reopen();
+            self.give(place);
         }
+        if let Some(connection) = self.connection(place, serial) {
+            connection.end_flush(full_before);
+        }
+        self.reschedule(place);
+    }
+
+    fn give(&mut self, place: usize) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
         for subscription in 0..connection.subscriptions.len() {
             let Some(connection) = self.connections.get(place) else {
                 return;
             };
             if !connection.has_room() {
-                break;
+                return;
             }
             let Some(Some(reader)) = connection.subscriptions.get(subscription) else {
                 continue;
@@ -668,7 +705,6 @@ impl State {
                 Place::Group { group, member } => self.catch_up(stream, group, member, place),
             }
         }
-        self.reschedule(place);
     }
 
     fn catch_up(&mut self, stream: usize, group: usize, member: usize, place: usize) {
@@ -704,6 +740,21 @@ impl State {
         gone.wake();
     }
 
+    /// A subscription that begins while Kafka cannot be reached is told so.
+    fn say_if_stale(&mut self, place: usize, stream: usize, id: &str) {
+        if !self.shards[stream].fresh {
+            self.say(place, &ServerMessage::Stale { id });
+        }
+    }
+
+    /// Whether a lane begins with a gap.
+    fn owes_gap(&self, stream: usize, lane: usize) -> bool {
+        self.shards[stream]
+            .lanes
+            .get(lane)
+            .is_some_and(|lane| !lane.queue.is_empty())
+    }
+
     /// Kafka was lost or came back: every reader of the stream is told.
     pub(crate) fn tell_freshness(&mut self, stream: usize, fresh: bool) {
         let readers: Vec<(usize, usize)> = self
@@ -724,6 +775,10 @@ impl State {
             .collect();
         for (place, subscription) in readers {
             if fresh {
+                // Told even if nothing moved: it takes `stale` back.
+                if let Some(Some(reader)) = self.connections[place].subscriptions.get_mut(subscription) {
+                    reader.told = u64::MAX;
+                }
                 self.tell_progress(place, subscription);
             } else {
                 let id = self.connections[place].subscription_id(subscription).to_owned();

@@ -1,5 +1,6 @@
 //! What a worker knows: its connections and, per stream, a shard. All of it is touched by one thread only.
 
+use std::collections::VecDeque;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,7 +40,9 @@ pub(crate) struct State {
     pub(crate) tasks: JoinSet<()>,
     pub(crate) this: Weak<Worker>,
     /// Lanes that have more to do: stream, lane.
-    pub(crate) agenda: Vec<(usize, usize)>,
+    pub(crate) agenda: VecDeque<(usize, usize)>,
+    /// What all lanes have queued.
+    pub(crate) lanes_bytes: u64,
     pub(crate) draining: bool,
     pub(crate) times: Times,
     pub(crate) serials: u64,
@@ -75,7 +78,8 @@ impl State {
             render: Render::default(),
             tasks: JoinSet::new(),
             this,
-            agenda: Vec::new(),
+            agenda: VecDeque::new(),
+            lanes_bytes: 0,
             draining: false,
             times,
             serials: 0,
@@ -97,10 +101,13 @@ impl State {
             .filter(|connection| connection.serial == serial)
     }
 
+    /// Lets go of tasks that ended, so that the set does not grow.
+    pub(crate) fn reap(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+    }
+
     /// One round: apply, write, let the lanes go on. `true`: a stream became ready.
     pub(crate) fn apply(&mut self, batches: &[Arc<Batch>]) -> bool {
-        // Tasks that ended are let go of here, so that the set does not grow.
-        while self.tasks.try_join_next().is_some() {}
         let mut completed = false;
         let mut streams: Vec<usize> = Vec::new();
         for batch in batches {
@@ -121,10 +128,7 @@ impl State {
             self.close_slow(place);
         }
         for stream in streams {
-            let lanes: Vec<usize> = self.shards[stream].lanes.iter().map(|(lane, _)| lane).collect();
-            for lane in lanes {
-                self.run_lane(stream, lane);
-            }
+            self.schedule_lanes(stream);
         }
         self.render.settle();
         completed
@@ -254,7 +258,8 @@ impl State {
         let shard = &mut self.shards[stream];
         match place {
             Place::Lane(lane) => {
-                if shard.lanes.try_remove(lane).is_some() {
+                if let Some(gone) = shard.lanes.try_remove(lane) {
+                    self.lanes_bytes = self.lanes_bytes.saturating_sub(gone.counted);
                     self.metrics.lanes.dec();
                 }
             }

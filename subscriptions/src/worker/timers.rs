@@ -24,6 +24,7 @@ impl State {
 
     /// Looks after every connection whose time has come.
     pub(crate) fn timers(&mut self, now: Instant) {
+        self.reap();
         while let Some((due, place)) = self.due.first().copied() {
             if due > now {
                 return;
