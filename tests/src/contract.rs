@@ -5,6 +5,11 @@ pub const USER: &str = "user/Observation.rs";
 /// Scopes that give the rows of the `patient` claim, with `performer` and `note` hidden.
 pub const PATIENT: &str = "patient/Observation.rs";
 
+/// The types of all streams here: what field lists and attributes name, each of any shape.
+pub const SDL: &str = "scalar JSON\n\
+    type Observation { subject: JSON status: JSON code: JSON performer: JSON note: JSON }\n\
+    type Random { kind: JSON ref: JSON list: JSON deep: JSON owner: JSON }\n";
+
 /// `streams.toml` with one stream named `observations` over these topics (or patterns).
 #[must_use]
 pub fn observations(topics: &[&str]) -> String {
@@ -18,6 +23,7 @@ pub fn stream(name: &str, topics: &[&str]) -> String {
         r#"[streams.{name}]
 topics = {topics:?}
 format = "json"
+schema = "Observation"
 tenant = {{ header = "tenant" }}
 show_offsets = true
 attributes = {{ patient = {{ pointer = "/subject/reference", normalise = "reference" }}, status = "/status", code = "/code/coding/*/code" }}

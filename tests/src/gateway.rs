@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::issuer::Issuer;
-use crate::{http, leash, ports, process, wait};
+use crate::{contract, http, leash, ports, process, wait};
 
 /// What a gateway is started with.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct Setup {
     pub bootstrap: String,
     /// `streams.toml`.
     pub streams: String,
-    /// SDL, if the streams name types of it.
+    /// SDL; that of [`contract::SDL`] unless the streams name types of their own.
     pub sdl: Option<String>,
     /// The `[[issuers]]` tables.
     pub issuers: String,
@@ -45,7 +45,7 @@ impl Setup {
         Self {
             bootstrap: bootstrap.to_owned(),
             streams: streams.into(),
-            sdl: None,
+            sdl: Some(contract::SDL.to_owned()),
             issuers: issuer.settings(),
             limits: Vec::new(),
             cursor_keys: vec!["a cursor key that all nodes of the promises share".to_owned()],

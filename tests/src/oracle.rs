@@ -114,7 +114,7 @@ struct Way<'a> {
 }
 
 impl Model {
-    /// The stream as `streams.toml` has it.
+    /// The stream as `streams.toml` has it; its type is in [`crate::contract::SDL`].
     #[must_use]
     pub fn toml(&self) -> String {
         let mut text = String::new();
@@ -125,7 +125,7 @@ impl Model {
         };
         let mut say = |line: String| writeln!(text, "{line}").expect("text can be written");
         say(format!(
-            "[streams.{}]\ntopics = [{:?}]\nformat = \"json\"\ntenant = {tenant}",
+            "[streams.{}]\ntopics = [{:?}]\nformat = \"json\"\nschema = \"Random\"\ntenant = {tenant}",
             self.name, self.topic
         ));
         say(format!("[streams.{}.attributes]", self.name));

@@ -45,8 +45,8 @@ pub enum Rows {
 pub(super) enum Fields {
     /// Everything is shown.
     All,
-    /// A deny-list.
-    Hide(Vec<Placed<Pointer>>),
+    /// A deny-list, and where it starts.
+    Hide(Place, Vec<Placed<Pointer>>),
     /// An allow-list, and where it starts.
     Show(Place, Vec<Placed<Pointer>>),
 }
@@ -55,7 +55,15 @@ impl Fields {
     pub(super) fn pointers(&self) -> &[Placed<Pointer>] {
         match self {
             Self::All => &[],
-            Self::Hide(pointers) | Self::Show(_, pointers) => pointers,
+            Self::Hide(_, pointers) | Self::Show(_, pointers) => pointers,
+        }
+    }
+
+    /// Where the list is written.
+    pub(super) fn place(&self) -> Option<&Place> {
+        match self {
+            Self::All => None,
+            Self::Hide(place, _) | Self::Show(place, _) => Some(place),
         }
     }
 
@@ -65,7 +73,7 @@ impl Fields {
         };
         match self {
             Self::All => Mask::nothing_hidden(),
-            Self::Hide(pointers) => Mask::hide(values(pointers)),
+            Self::Hide(_, pointers) => Mask::hide(values(pointers)),
             Self::Show(_, pointers) => Mask::show(values(pointers)),
         }
     }
@@ -282,7 +290,7 @@ fn read_fields(table: &Table) -> Option<Fields> {
             table.report(table.place_of("show"), "hide_and_show", message, mend);
             None
         }
-        (Some(hide), None) => Some(Fields::Hide(hide)),
+        (Some(hide), None) => Some(Fields::Hide(table.place_of("hide").clone(), hide)),
         (None, Some(show)) => Some(Fields::Show(table.place_of("show").clone(), show)),
         (None, None) => Some(Fields::All),
     }

@@ -13,7 +13,11 @@ use crate::project::Pointer;
 
 /// Checks one stream against the SDL.
 pub(super) fn stream(declared: &Declared, sdl: &Sdl, findings: &Findings) {
-    let Some(schema) = &declared.schema else { return };
+    let Some(schema) = &declared.schema else {
+        let lists = || declared.fields.iter().filter_map(Fields::place);
+        lists().for_each(|place| schema_missing(place, findings));
+        return;
+    };
     if let Err(mend) = sdl.data_type(&schema.value) {
         let message = format!("`{}` is no type of data in the SDL", schema.value);
         findings.report(&schema.place, "schema_unknown", message, mend);
@@ -47,6 +51,9 @@ pub(super) fn stream(declared: &Declared, sdl: &Sdl, findings: &Findings) {
             Err(missing) => report_missing(root, pointer, &path, missing, findings),
         }
     }
+    if let Some(pointer) = &declared.tenant {
+        tenant(sdl, root, pointer, findings);
+    }
     for fields in &declared.fields {
         let mut known = Vec::new();
         for pointer in fields.pointers() {
@@ -58,7 +65,7 @@ pub(super) fn stream(declared: &Declared, sdl: &Sdl, findings: &Findings) {
         }
         match fields {
             Fields::All => {}
-            Fields::Hide(_) => known
+            Fields::Hide(..) => known
                 .iter()
                 .for_each(|(pointer, path)| hidden(sdl, root, pointer, path, findings)),
             Fields::Show(place, pointers) if known.len() == pointers.len() => {
@@ -68,6 +75,36 @@ pub(super) fn stream(declared: &Declared, sdl: &Sdl, findings: &Findings) {
             // A mistyped pointer is told already; what it would have shown is not known.
             Fields::Show(..) => {}
         }
+    }
+}
+
+/// Without a type nobody can tell a field from a slip of the finger, and a slip in a field list shows what it should hide.
+fn schema_missing(place: &Place, findings: &Findings) {
+    let message = "the stream names no `schema`, so that these pointers cannot be checked: one that is mistyped would hide nothing";
+    let mend =
+        "declare the type of the data in a *.graphql file, and write schema = \"TYPE\" into the stream";
+    findings.report(place, "schema_missing", message, mend);
+}
+
+/// The tenant's pointer. A tenant is not always part of the data that readers are promised, so a field that the type does
+/// not have at its top is let through, unless it looks like one that it has: then every record would go to nobody.
+fn tenant(sdl: &Sdl, root: &str, pointer: &Placed<Pointer>, findings: &Findings) {
+    let path = path(&pointer.value);
+    match sdl.find(root, &path) {
+        Ok(End::Leaf | End::Open) => {}
+        Ok(End::Object | End::List) => {
+            let message = format!("{:?} is an object or a list, and no tenant", written(&path));
+            findings.report(&pointer.place, "tenant_no_value", message, "point at one string");
+        }
+        Err(Missing::Field {
+            segment,
+            inside,
+            known,
+        }) if inside == root
+            && path.first() == Some(&segment)
+            && !known.contains(&segment)
+            && nearest(&segment, known.iter().map(String::as_str)).is_none() => {}
+        Err(missing) => report_missing(root, pointer, &path, missing, findings),
     }
 }
 

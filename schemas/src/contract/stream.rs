@@ -21,6 +21,8 @@ pub(super) struct Declared {
     pub(super) schema: Option<Placed<String>>,
     /// The attributes' pointers.
     pub(super) pointers: Vec<Placed<Pointer>>,
+    /// The tenant's pointer, where it is one.
+    pub(super) tenant: Option<Placed<Pointer>>,
     /// The rules' field lists.
     pub(super) fields: Vec<access::Fields>,
 }
@@ -47,6 +49,13 @@ impl Declared {
         let show_offsets = table.boolean("show_offsets").is_some_and(|flag| flag.value);
         table.finish();
         let schema_name = schema.as_ref().map(|schema| schema.value.clone());
+        let tenant_pointer = tenant.as_ref().and_then(|tenant| match &tenant.value {
+            TenantSource::Pointer(pointer) => Some(Placed {
+                value: pointer.clone(),
+                place: tenant.place.clone(),
+            }),
+            TenantSource::Header(_) | TenantSource::Topic | TenantSource::KeyPrefix { .. } => None,
+        });
         let build = || {
             Some(Stream {
                 name: parsed?,
@@ -68,6 +77,7 @@ impl Declared {
             stream: build(),
             schema,
             pointers: attributes.pointers,
+            tenant: tenant_pointer,
             fields: access.fields,
         }
     }
@@ -149,6 +159,7 @@ fn read_tenant(table: &Table) -> Option<Placed<TenantSource>> {
     }
     let tenant = table.table("tenant")?;
     let written = ["header", "topic", "key", "pointer"].map(|key| tenant.has(key));
+    let mut place = table.place_of("tenant").clone();
     let source = match written {
         [true, false, false, false] => tenant.str("header").and_then(|text| {
             let header = read_header(&tenant, &text.place, &text.value)?;
@@ -173,6 +184,7 @@ fn read_tenant(table: &Table) -> Option<Placed<TenantSource>> {
                 tenant.report(&text.place, "tenant_wildcard", message, "point at one string");
                 return None;
             }
+            place = text.place;
             Some(TenantSource::Pointer(pointer))
         }),
         _ => {
@@ -187,10 +199,7 @@ fn read_tenant(table: &Table) -> Option<Placed<TenantSource>> {
         }
     };
     tenant.finish();
-    source.map(|value| Placed {
-        value,
-        place: table.place_of("tenant").clone(),
-    })
+    source.map(|value| Placed { value, place })
 }
 
 fn read_separator(tenant: &Table) -> Option<char> {

@@ -78,6 +78,7 @@ fn what_is_written_is_what_is_loaded() {
     let streams = r#"
 [streams.labs]
 description = "Laboratory results"
+schema = "Lab"
 topics = ["labs.{tenant}", "more-labs.{tenant}"]
 format = "cloudevents"
 tenant = { topic = "{tenant}" }
@@ -94,7 +95,8 @@ scopes = ["labs:read", "system/*.read"]
 rows = { patient = "Patient/{claims.patient}", order = "{subject}" }
 show = ["/subject", "/code", "/subject/reference"]
 "#;
-    let contract = load(streams, "").expect("a good contract");
+    let sdl = "scalar JSON type Lab { subject: JSON code: JSON }";
+    let contract = load(streams, sdl).expect("a good contract");
     let stream = contract.stream("labs").expect("the stream");
     assert_eq!(stream.revision, contract.revision);
     assert_eq!(stream.description.as_deref(), Some("Laboratory results"));
@@ -109,7 +111,7 @@ show = ["/subject", "/code", "/subject/reference"]
         (stream.type_prefix.as_str(), stream.source.as_str()),
         ("org.example", "https://example.org/labs")
     );
-    assert!(stream.show_offsets && stream.schema.is_none());
+    assert!(stream.show_offsets && stream.schema.as_deref() == Some("Lab"));
     let names: Vec<_> = stream
         .attributes
         .iter()
@@ -131,7 +133,7 @@ show = ["/subject", "/code", "/subject/reference"]
     assert_eq!(stream.attributes[2].source, AttributeSource::Key);
     assert_eq!(stream.attribute("patient"), Some(AttributeId(3)));
     let rule = &stream.access[0];
-    assert_eq!((rule.place.line, rule.place.column), (15, 1));
+    assert_eq!((rule.place.line, rule.place.column), (16, 1));
     assert_eq!(rule.scopes, ["labs:read", "system/*.read"]);
     let Rows::Match(terms) = &rule.rows else {
         panic!("rows are matched")

@@ -88,6 +88,7 @@ fn a_bad_configuration_is_refused_by_check_and_by_run() -> Result<()> {
         contracts.join("streams.toml"),
         tidewire_tests::contract::observations(&["fhir.observation"]),
     )?;
+    std::fs::write(contracts.join("types.graphql"), tidewire_tests::contract::SDL)?;
     let file = folder.path().join("tidewire.toml");
     std::fs::write(
         &file,

@@ -84,7 +84,13 @@ fn grants_decide_as_the_rules_say_restated() {
 
 /// Takes a case through the product's own decisions, without Kafka or sockets.
 fn decide(case: &Case) -> Result<()> {
-    let contract = Contract::from_sources(vec![(PathBuf::from("streams.toml"), case.model.toml())]);
+    let contract = Contract::from_sources(vec![
+        (PathBuf::from("streams.toml"), case.model.toml()),
+        (
+            PathBuf::from("types.graphql"),
+            tidewire_tests::contract::SDL.to_owned(),
+        ),
+    ]);
     let contract = match contract {
         Ok(contract) => contract,
         Err(findings) => bail!("{findings:?}\n{}", case.model.toml()),

@@ -419,3 +419,36 @@ fn a_type_that_is_not_there() {
         (3, "", &[]),
     ]);
 }
+
+#[test]
+fn field_lists_need_a_type_to_be_checked_against() {
+    let without = with_line(STREAMS, 3, "");
+    for list in ["hide = ['/perfromer']", "show = ['/id']"] {
+        let text = with_line(&without, 7, &format!("rows = 'tenant'\n{list}"));
+        assert_eq!(brief(load(&text, SDL)), ["8:1 schema_missing"], "{list}");
+    }
+}
+
+#[test]
+fn a_tenant_is_where_its_pointer_says() {
+    let sdl = SDL.replace("issued: String", "issued: String tenant: String");
+    for (pointer, expected) in [
+        ("/tenant", None),
+        ("/extra/tenant", None),
+        // Not promised to readers, and like nothing that is.
+        ("/_meta/org", None),
+        ("/tenat", Some("4:22 pointer_unknown")),
+        ("/subject/tenant", Some("4:22 pointer_unknown")),
+        ("/tenant/name", Some("4:22 pointer_unknown")),
+        ("/note/author", Some("4:22 pointer_unknown")),
+        ("/subject", Some("4:22 tenant_no_value")),
+        ("/performer", Some("4:22 tenant_no_value")),
+    ] {
+        let text = with_line(STREAMS, 4, &format!("tenant = {{ pointer = '{pointer}' }}"));
+        assert_eq!(
+            brief(load(&text, &sdl)),
+            expected.into_iter().collect::<Vec<_>>(),
+            "{pointer}"
+        );
+    }
+}
