@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
 use super::outbox::Outbox;
 use super::raw::{Polled, Queue, RawRecord, Waker};
 use super::reading::{Reading, Readings, find, touch};
-use super::witness::{Answer, Question};
+use super::witness::{Answer, Questions};
 
 /// Items taken from librdkafka before they are handed on: small enough that a burst is passed on while it arrives.
 const BATCH_MAX: usize = 512;
@@ -55,7 +54,7 @@ pub(super) struct Live {
     any_held: bool,
     commands: Receiver<Command>,
     troubles: SyncSender<Trouble>,
-    questions: SyncSender<Question>,
+    questions: Arc<Questions>,
     ticket: u64,
     polled_at: Instant,
     dead_letters: DeadLetters,
@@ -69,7 +68,7 @@ pub(super) struct Parts {
     pub(super) streams: Vec<(Decoder, InputSender)>,
     pub(super) commands: Receiver<Command>,
     pub(super) troubles: SyncSender<Trouble>,
-    pub(super) questions: SyncSender<Question>,
+    pub(super) questions: Arc<Questions>,
     pub(super) dead_letters: DeadLetters,
     pub(super) alive: Arc<Alive>,
     pub(super) metrics: SourceMetrics,
@@ -116,6 +115,11 @@ impl Live {
 
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
+        self.work();
+        self.questions.close();
+    }
+
+    fn work(&mut self) {
         let mut polled = Vec::with_capacity(BATCH_MAX);
         loop {
             loop {
@@ -163,6 +167,8 @@ impl Live {
                 self.assign(&place, start);
             }
             Command::Lost { place, next } => {
+                // What is in no doubt was read before the loss.
+                self.hand_over();
                 let Some(reading) = self.reading(&place) else {
                     return;
                 };
@@ -257,6 +263,7 @@ impl Live {
         }
         if partitions.iter().all(Option::is_none) {
             self.readings.remove(topic);
+            self.questions.forget(topic);
         }
         let mut slots: HashMap<usize, Vec<Slot>> = HashMap::new();
         for (place, routes) in gone {
@@ -286,8 +293,11 @@ impl Live {
                     && let Some(next) = reading.next
                     && offset > next
                 {
-                    reading.hear(self.polled_at, &mut self.ticket, &self.questions);
-                    reading.next = Some(offset);
+                    self.ticket += 1;
+                    if reading.hear(self.polled_at, self.ticket) {
+                        self.questions.ask(&reading.place.topic, self.ticket);
+                    }
+                    reading.gather(offset, 0);
                     touch(reading, &mut self.touched);
                 }
             }
@@ -309,9 +319,11 @@ impl Live {
         if reading.next.is_none_or(|next| record.offset < next) {
             return;
         }
-        reading.hear(self.polled_at, &mut self.ticket, &self.questions);
-        reading.next = Some(record.offset + 1);
-        reading.gathered_bytes += record.bytes;
+        self.ticket += 1;
+        if reading.hear(self.polled_at, self.ticket) {
+            self.questions.ask(&reading.place.topic, self.ticket);
+        }
+        reading.gather(record.offset + 1, record.bytes);
         for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
             let Some(stream) = self.streams.get(route.stream) else {
                 continue;
@@ -366,27 +378,20 @@ impl Live {
             let Some(reading) = find(&mut self.readings, &topic, partition) else {
                 continue;
             };
-            if reading.ticket.is_some() {
-                waiting.push((topic, partition));
-                continue;
-            }
-            reading.touched = false;
-            reading.gathered_bytes = 0;
-            let Some(next) = reading.next else { continue };
-            if next == reading.told {
-                continue;
-            }
-            reading.told = next;
-            reading.standing.position.store(next, Ordering::Relaxed);
-            for (route, pending) in reading.routes.iter().zip(&mut reading.pending) {
-                let events = std::mem::take(pending);
-                if let Some(stream) = self.streams.get_mut(route.stream) {
-                    stream.outbox.push(Input::Records {
-                        slot: route.slot,
-                        events,
-                        next,
-                    });
+            if let Some(free) = reading.take() {
+                for (route, events) in reading.routes.iter().zip(free.events) {
+                    if let Some(stream) = self.streams.get_mut(route.stream) {
+                        stream.outbox.push(Input::Records {
+                            slot: route.slot,
+                            events,
+                            next: free.next,
+                        });
+                    }
                 }
+            }
+            reading.touched = reading.is_in_doubt();
+            if reading.touched {
+                waiting.push((topic, partition));
             }
         }
         self.touched = waiting;
@@ -395,28 +400,24 @@ impl Live {
         }
     }
 
-    /// Topics are still what they were, or are not: then what was gathered is of another life and is dropped.
+    /// Topics are still what they were, or are not: then what was gathered waits until the topic is removed.
     fn witnessed(&mut self, answers: &[Answer]) {
         let mut another_life = false;
         for answer in answers {
-            for reading in self
-                .readings
-                .get_mut(&answer.topic)
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                if reading.ticket.is_none_or(|ticket| ticket > answer.ticket) {
-                    continue;
-                }
+            let mut unlike = false;
+            let readings = self.readings.get_mut(&answer.topic);
+            for reading in readings.into_iter().flatten().flatten() {
                 if answer.incarnation == reading.place.incarnation {
-                    reading.ticket = None;
+                    reading.witnessed(answer.ticket, answer.asked_at);
                 } else {
-                    // It keeps its ticket: whatever still comes is dropped with it when the topic is removed.
-                    reading.pending.iter_mut().for_each(Vec::clear);
-                    another_life = true;
+                    unlike |= reading.is_in_doubt();
                 }
             }
+            if unlike {
+                // Whoever looks at the topology may see it otherwise: then this is asked again.
+                self.questions.ask_later(&answer.topic, answer.ticket);
+            }
+            another_life |= unlike;
         }
         if another_life {
             drop(self.troubles.try_send(Trouble::Topic));
@@ -459,12 +460,7 @@ impl Live {
         {
             reading.held = reading.is_over();
             self.any_held |= reading.held;
-            let wanted = reading.held
-                || reading.routes.iter().any(|route| {
-                    self.streams
-                        .get(route.stream)
-                        .is_some_and(|stream| stream.held_back)
-                });
+            let wanted = reading.held || is_held_back(&reading.routes, &self.streams);
             if wanted != reading.paused {
                 reading.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };
@@ -482,7 +478,12 @@ impl Live {
             "assign",
             added.and_then(|()| self.consumer.incremental_assign(&list)),
         );
-        if self.reading(place).is_some_and(|reading| reading.paused) {
+        let Some(reading) = find(&mut self.readings, &place.topic, place.partition) else {
+            return;
+        };
+        // Nothing may change for its streams for a while, so nobody else would pause it.
+        reading.paused = reading.held || is_held_back(&reading.routes, &self.streams);
+        if reading.paused {
             report("pause", self.consumer.pause(&list));
         }
     }
@@ -508,6 +509,14 @@ impl Live {
             stream.outbox.push(input);
         }
     }
+}
+
+/// Whether one of the streams is behind.
+fn is_held_back(routes: &[Route], streams: &[Stream]) -> bool {
+    routes
+        .iter()
+        .filter_map(|route| streams.get(route.stream))
+        .any(|stream| stream.held_back)
 }
 
 /// The record as a decoder takes it; payloads are shared.

@@ -26,7 +26,7 @@ use super::orders::{Alive, Standing};
 use super::settings::KafkaSettings;
 use super::steward::{Note, Steward, Table};
 use super::topology::Wanted;
-use super::witness;
+use super::witness::{self, Questions};
 
 /// Commands for the live thread that may wait: a command a partition, and a layout of some thousand partitions.
 const COMMANDS_MAX: usize = 4096;
@@ -105,7 +105,7 @@ impl Source {
         let (commands, commanded) = sync_channel(COMMANDS_MAX);
         let (troubles, troubled) = sync_channel(TROUBLES_MAX);
         let (notes, inbox) = sync_channel(COMMANDS_MAX);
-        let (questions, questioned) = sync_channel(COMMANDS_MAX);
+        let questions = Arc::new(Questions::default());
         let alive = Arc::new(Alive::default());
         let table = Arc::new(Table {
             consumer: Arc::clone(&consumer),
@@ -118,7 +118,7 @@ impl Source {
             streams,
             commands: commanded,
             troubles,
-            questions,
+            questions: Arc::clone(&questions),
             dead_letters,
             alive: Arc::clone(&alive),
             metrics: metrics.clone(),
@@ -149,7 +149,7 @@ impl Source {
                 .spawn(move || steward.run())?,
             std::thread::Builder::new()
                 .name("kafka-witness".to_owned())
-                .spawn(move || witness::run(&witness, &questioned, &told, &waker))?,
+                .spawn(move || witness::run(&witness, &questions, &told, &waker))?,
         ];
         Ok(Self {
             notes,
