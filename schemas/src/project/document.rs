@@ -54,8 +54,9 @@ pub enum BadDocument {
 const ROOT: usize = 0;
 
 impl Document {
-    /// The deepest nesting that is accepted.
-    pub const DEPTH_MAX: usize = 128;
+    /// The deepest nesting that is accepted: an event in its envelope, and that in a message or a page, stays within the
+    /// 128 levels that common parsers read.
+    pub const DEPTH_MAX: usize = 120;
 
     /// The longest text that is accepted: positions and places in the index share words with flags.
     pub const BYTES_MAX: usize = (1 << 30) - 1;
