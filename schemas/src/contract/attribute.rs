@@ -49,9 +49,19 @@ pub const RESERVED_BY_EVENTS: [&str; 11] = [
     "cursor",
 ];
 
-/// Our parameters in a query string.
-pub const RESERVED_BY_QUERIES: [&str; 7] =
-    ["after", "snapshot", "limit", "wait", "overflow", "rate", "ticket"];
+/// Our parameters in a query string, and those that are refused there because a token must not be in a URL.
+pub const RESERVED_BY_QUERIES: [&str; 10] = [
+    "after",
+    "snapshot",
+    "limit",
+    "wait",
+    "overflow",
+    "rate",
+    "ticket",
+    "token",
+    "jwt",
+    "authorization",
+];
 
 /// The most attributes of one stream; each is looked up in every record and may cost an index entry.
 pub const ATTRIBUTES_MAX: usize = 64;
