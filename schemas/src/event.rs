@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::attributes::Attributes;
+use crate::attributes::{self, Attributes};
 use crate::contract::{AttributeSource, Stream};
 use crate::ids::{AttributeId, Slot, TenantId};
 use crate::project::{Document, Mask};
@@ -68,6 +68,8 @@ pub struct Event {
     pub tenant: TenantId,
     /// CloudEvents `id`.
     pub id: Arc<str>,
+    /// The id that its position gives it, where `id` is the producer's.
+    pub own_id: Option<Arc<str>>,
     /// CloudEvents `source`.
     pub source: Arc<str>,
     /// CloudEvents `type`: `<type_prefix>.<stream>.<change>`.
@@ -105,6 +107,9 @@ impl Event {
     /// - `subject`, and attributes from the key or a header, where their text holds the value of an attribute that is
     ///   hidden (a hidden `patient` is not given away by the key). Hidden fields that are no attributes are not looked
     ///   for: whoever puts them into keys or CloudEvents attributes publishes them;
+    /// - the producer's `id` and `source`, and parameters of `datacontenttype`, where they hold such a value: in their
+    ///   place stand the id of the position, the stream's `source` and the bare media type. The mask decides, so that
+    ///   a reader with the same grant always sees the same id of an event;
     /// - the producer's extensions, all of them, if the mask hides anything: nobody declared what they hold.
     pub fn encode(&self, mask: &Mask, out: &mut Vec<u8>) {
         let open = mask.hides_nothing();
@@ -117,9 +122,18 @@ impl Event {
 
         out.reserve(self.encoded_bytes_hint());
         out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
-        json::string(&self.id, out);
+        let id = match &self.own_id {
+            Some(own) if !told(&self.id) => own,
+            _ => &self.id,
+        };
+        json::string(id, out);
         out.extend_from_slice(br#","source":"#);
-        json::string(&self.source, out);
+        let source = if told(&self.source) {
+            &*self.source
+        } else {
+            &*self.stream.source
+        };
+        json::string(source, out);
         out.extend_from_slice(br#","type":"#);
         json::string(&self.kind, out);
         if let Some(subject) = self.subject.as_deref().filter(|subject| told(subject)) {
@@ -151,7 +165,12 @@ impl Event {
                 json::member(name, value, out);
             }
         }
-        self.encode_data(mask, open, out);
+        let content_type = if told(&self.content_type) {
+            &*self.content_type
+        } else {
+            bare(&self.content_type)
+        };
+        self.encode_data(mask, open, content_type, out);
         out.push(b'}');
     }
 
@@ -203,15 +222,17 @@ impl Event {
             .iter()
             .map(|(name, value)| name.len() + value.len() + 64)
             .sum();
-        let texts = self.id.len() + self.source.len() + self.subject.as_deref().map_or(0, str::len) + 48;
+        let own_id = self.own_id.as_deref().map_or(0, |id| id.len() + 16);
+        let texts =
+            self.id.len() + own_id + self.source.len() + self.subject.as_deref().map_or(0, str::len) + 48;
         let key = self.key.as_ref().map_or(0, Bytes::len);
         size_of::<Self>() + data + extensions + texts + key + self.attributes.memory()
     }
 
-    fn encode_data(&self, mask: &Mask, open: bool, out: &mut Vec<u8>) {
+    fn encode_data(&self, mask: &Mask, open: bool, content_type: &str, out: &mut Vec<u8>) {
         let before = out.len();
         if !matches!(self.data, Data::None) {
-            json::member("datacontenttype", &self.content_type, out);
+            json::member("datacontenttype", content_type, out);
         }
         match &self.data {
             Data::Json(document) => {
@@ -271,14 +292,22 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Whether a text gives a hidden value away: it holds the whole of it, or the id of a reference (`1` of `Patient/1`) as a
-/// word of its own.
+/// A media type without its parameters (RFC 9110, section 8.3.1).
+fn bare(media_type: &str) -> &str {
+    let bare = media_type.split_once(';').map_or(media_type, |(bare, _)| bare);
+    bare.trim_end()
+}
+
+/// Whether a text gives a hidden value away: it holds the whole of it, or the id of a reference as a word of its own (`1`
+/// of `Patient/1` and of `https://x/Patient/1/_history/2`, `abc` of `urn:uuid:abc`).
 fn holds(text: &str, secret: &str) -> bool {
     if secret.is_empty() {
         return false;
     }
-    let id = secret
+    let reference = attributes::reference(secret);
+    let id = reference
         .rsplit_once('/')
+        .or_else(|| reference.rsplit_once(':'))
         .map(|(_, id)| id)
         .filter(|id| !id.is_empty());
     let is_word = |at: usize, length: usize| {

@@ -105,6 +105,7 @@ fn event(of: &str, values: &[(AttributeId, &str)]) -> Event {
         tenant: tenant(of),
         id: "1".into(),
         source: "/x".into(),
+        own_id: None,
         kind: "x".into(),
         subject: None,
         time_ms: 0,

@@ -274,8 +274,14 @@ impl Inner {
         } else {
             &self.changed
         };
+        let own_id = self.default_id(&record);
+        let (id, own_id) = match parts.id {
+            Some(id) => (id, Some(own_id)),
+            None => (own_id, None),
+        };
         let mut event = Event {
-            id: parts.id.unwrap_or_else(|| self.default_id(&record)),
+            id,
+            own_id,
             stream: Arc::clone(&self.stream),
             slot: record.slot,
             offset: record.offset,

@@ -107,6 +107,88 @@ fn the_key_does_not_give_a_hidden_attribute_away() {
 }
 
 #[test]
+fn other_spellings_of_a_hidden_reference_are_recognised() {
+    for (value, keys) in [
+        (
+            "https://x/fhir/Patient/17/_history/2",
+            ["Patient/17", "17", "north:17"],
+        ),
+        ("urn:uuid:ab-c", ["Patient/ab-c", "ab-c", "urn:uuid:ab-c"]),
+    ] {
+        for (name, key) in ["patient", "who"]
+            .into_iter()
+            .flat_map(|name| keys.map(|key| (name, key)))
+        {
+            let stream = fixture::stream(vec![
+                fixture::attribute(name, "/subject/reference"),
+                fixture::attribute("rkey", "key"),
+            ]);
+            let body = json!({"subject": {"reference": value}}).to_string();
+            let event = event(stream, key, &body, &[("tenant", "north")]);
+            let (text, masked) = encoded(&event, &hide(&["/subject"]));
+            assert_eq!(
+                (masked.get("subject"), masked.get("rkey")),
+                (None, None),
+                "{value} {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_producers_own_words_do_not_give_a_hidden_attribute_away() {
+    let with = |id: &str, source: &str, media_type: &str| {
+        let mut stream = fixture::clinical();
+        stream.format = Format::CloudEvents;
+        let headers = [
+            ("tenant", "north"),
+            ("content-type", media_type),
+            ("ce_specversion", "1.0"),
+            ("ce_id", id),
+            ("ce_source", source),
+            ("ce_type", "theirs"),
+        ];
+        event(stream, "k", RESOURCE, &headers)
+    };
+    let telling = with(
+        "Patient/1-17",
+        "/ehr/Patient/1/vitals",
+        "application/json; about=Patient/1",
+    );
+    let (_, open) = encoded(&telling, &Mask::nothing_hidden());
+    assert_eq!(
+        (&open["id"], &open["source"], &open["datacontenttype"]),
+        (
+            &json!("Patient/1-17"),
+            &json!("/ehr/Patient/1/vitals"),
+            &json!("application/json; about=Patient/1")
+        )
+    );
+    let (text, masked) = encoded(&telling, &hide(&["/subject"]));
+    assert!(!text.contains("Patient/1"), "{text}");
+    let by_position = observation("k").id;
+    assert_eq!(
+        (&masked["id"], &masked["source"], &masked["datacontenttype"]),
+        (
+            &json!(&*by_position),
+            &json!("/streams/observations"),
+            &json!("application/json")
+        )
+    );
+    // What is hidden is not told by these.
+    for (event, mask) in [
+        (&telling, hide(&["/note"])),
+        (&with("e-21", "urn:lab", "application/json"), hide(&["/subject"])),
+    ] {
+        let (_, masked) = encoded(event, &mask);
+        assert_eq!(
+            (&masked["id"], &masked["source"]),
+            (&json!(&*event.id), &json!(&*event.source))
+        );
+    }
+}
+
+#[test]
 fn extensions_are_the_producers_and_shown_only_with_all_the_data() {
     let mut stream = fixture::clinical();
     stream.format = Format::CloudEvents;
@@ -149,6 +231,16 @@ fn bytes_are_given_whole_or_not_at_all() {
     );
     let (text, _) = encoded(&event, &hide(&["/note"]));
     assert!(!text.contains("data"), "{text}");
+}
+
+#[test]
+fn the_deepest_data_can_be_read_in_its_envelopes() {
+    let deepest = Document::DEPTH_MAX;
+    let body = "[".repeat(deepest) + &"]".repeat(deepest);
+    let event = event(fixture::clinical(), "k", &body, &[("tenant", "north")]);
+    let (text, _) = encoded(&event, &Mask::nothing_hidden());
+    let wrapped = format!("{{\"page\":[{{\"event\":{text}}}]}}");
+    assert!(serde_json::from_str::<Value>(&wrapped).is_ok());
 }
 
 #[test]
