@@ -5,10 +5,11 @@
 //! [`source`]: one consumer and its thread (`live`), told what to read by a `steward` that looks at the `topology`, and kept
 //! from reading a topic's next life as this one by a `witness`.
 //! What a decoder rejects goes to [`dead_letter`]. [`replay`] reads what is older, into `pages` that readers share.
-//! [`embedded`] is the broker of the demo. `raw` is the one module with `unsafe`.
+//! [`embedded`] is the broker of the demo. `lookup` asks what is no fetch, at a `desk` of its own. `raw` is the one module with `unsafe`.
 
 mod client;
 mod dead_letter;
+mod desk;
 pub mod embedded;
 mod live;
 mod lookup;

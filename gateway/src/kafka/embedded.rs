@@ -33,6 +33,12 @@ enum Command {
         reachable: bool,
         answer: SyncSender<Result<(), KafkaError>>,
     },
+    Leader {
+        topic: String,
+        partition: i32,
+        present: bool,
+        answer: SyncSender<Result<(), KafkaError>>,
+    },
 }
 
 /// A running mock cluster of one broker. Dropping it ends it.
@@ -103,6 +109,21 @@ impl Broker {
         self.ask(|answer| Command::Reachable { reachable, answer })
     }
 
+    /// Takes a partition's leader away, or gives it one again.
+    ///
+    /// # Errors
+    ///
+    /// There is no such partition, or the broker is gone.
+    pub fn set_leader(&self, topic: &str, partition: i32, present: bool) -> Result<(), EmbeddedError> {
+        let topic = topic.to_owned();
+        self.ask(|answer| Command::Leader {
+            topic,
+            partition,
+            present,
+            answer,
+        })
+    }
+
     fn ask(
         &self,
         command: impl FnOnce(SyncSender<Result<(), KafkaError>>) -> Command,
@@ -153,6 +174,15 @@ fn serve(inbox: &Receiver<Command>, ready: &SyncSender<Result<String, KafkaError
                 reachable: false,
                 answer,
             } => (answer, cluster.broker_down(1)),
+            Command::Leader {
+                topic,
+                partition,
+                present,
+                answer,
+            } => (
+                answer,
+                cluster.partition_leader(&topic, partition, present.then_some(1)),
+            ),
         };
         drop(answer.send(result));
     }

@@ -1,10 +1,9 @@
 //! Questions to Kafka that are no fetches: which topics there are, where their logs end, which offset a time has.
 //!
-//! Invariant: nobody waits for another's partition. Each question has a time limit and is asked on a thread of a small
-//! pool; a queue of them has a bound. Equal questions about a log's ends share one answer that is fresh for all of them.
+//! Invariant: nobody waits for another's partition (see `desk`). Each question has a time limit. Equal questions about a
+//! partition share one answer that is fresh for all of them.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,30 +16,43 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client::Context;
+use super::desk::{Asked, Desk, Lane, Place, Refused};
 use super::raw::{self, Described};
 use super::settings::KafkaSettings;
 
-/// How long one question may take.
+/// How long a question about no partition may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
-/// Threads that ask. Questions are mostly waits, and a dead leader holds one of them for [`TIMEOUT`].
-const THREADS: usize = 4;
-/// Questions that wait for a thread: 4,096 of them at a millisecond each are a second on four threads.
+/// How long it may hold a thread that others wait for.
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a thread waits that has the time.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Threads of each lane. Questions are mostly waits.
+const THREADS: usize = 6;
+/// Questions that wait for a thread: 4,096 of them at a millisecond each are a second on some threads.
 const QUESTIONS_MAX: usize = 4096;
 
 /// The client's own events that are served at each look.
 const EVENTS_MAX: usize = 256;
 
-type Question = Box<dyn FnOnce(&Client) + Send>;
-/// A topic and one of its partitions.
-type Place = (Arc<str>, i32);
-type BoundsAnswer = oneshot::Sender<Result<Bounds, OlderError>>;
+/// Those who wait for equal questions.
+type Waiters<K, T> = Arc<Mutex<HashMap<K, Vec<oneshot::Sender<Result<T, OlderError>>>>>>;
 
 /// The client and its threads. Cheap to clone; the threads end with the last clone.
 #[derive(Clone)]
 pub(super) struct Lookup {
     client: Arc<Client>,
-    questions: SyncSender<Question>,
-    bounds: Arc<Mutex<HashMap<Place, Vec<BoundsAnswer>>>>,
+    desk: Arc<Open>,
+    bounds: Waiters<Place, Bounds>,
+    times: Waiters<(Place, i64), Option<i64>>,
+}
+
+/// The desk as long as somebody may ask.
+struct Open(Arc<Desk<Client>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// The blocking side.
@@ -62,23 +74,25 @@ impl Lookup {
             brokers: Mutex::default(),
             mock: Mutex::new(None),
         });
-        let (questions, inbox) = sync_channel::<Question>(QUESTIONS_MAX);
-        let inbox = Arc::new(Mutex::new(inbox));
-        for number in 0..THREADS {
-            let (client, inbox) = (Arc::clone(&client), Arc::clone(&inbox));
-            let spawned = std::thread::Builder::new()
-                .name(format!("kafka-lookup-{number}"))
-                .spawn(move || answer(&client, &inbox));
-            if let Err(error) = spawned {
-                return Err(KafkaError::ClientCreation(format!(
-                    "no thread for look-ups: {error}"
-                )));
+        let desk = Open(Arc::new(Desk::new(QUESTIONS_MAX)));
+        for (lane, name) in [(Lane::Prompt, "prompt"), (Lane::Patient, "patient")] {
+            for number in 0..THREADS {
+                let (client, desk) = (Arc::clone(&client), Arc::clone(&desk.0));
+                let spawned = std::thread::Builder::new()
+                    .name(format!("kafka-{name}-{number}"))
+                    .spawn(move || desk.work(lane, &client));
+                if let Err(error) = spawned {
+                    return Err(KafkaError::ClientCreation(format!(
+                        "no thread for look-ups: {error}"
+                    )));
+                }
             }
         }
         Ok(Self {
             client,
-            questions,
+            desk: Arc::new(desk),
             bounds: Arc::default(),
+            times: Arc::default(),
         })
     }
 
@@ -87,42 +101,88 @@ impl Lookup {
         &self.client
     }
 
-    /// Has a question asked on a thread of the pool.
-    pub(super) fn ask(&self, question: impl FnOnce(&Client) + Send + 'static) -> Result<(), OlderError> {
-        self.questions
-            .try_send(Box::new(question))
-            .map_err(|error| match error {
-                TrySendError::Full(_) => OlderError::Limited,
-                TrySendError::Disconnected(_) => OlderError::Unavailable("look-ups have ended".to_owned()),
-            })
+    /// Has a question about a partition asked on a thread of the pool.
+    pub(super) fn about(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        question: impl FnMut(&Client, Lane) -> Asked + Send + 'static,
+    ) -> Result<(), OlderError> {
+        self.desk
+            .0
+            .about((Arc::clone(topic), partition), question)
+            .map_err(unasked)
     }
 
     /// The ends of a log, asked after this call began. Cancel safe.
     pub(super) async fn bounds(&self, topic: Arc<str>, partition: i32) -> Result<Bounds, OlderError> {
-        let (answer, answered) = oneshot::channel();
         let place = (topic, partition);
+        let key = place.clone();
+        self.share(&self.bounds, key, place, |client, (topic, partition), timeout| {
+            client.bounds(topic, *partition, timeout)
+        })
+        .await
+    }
+
+    /// The first offset whose record is not older than that, asked after this call began; `None` if there is none. Cancel
+    /// safe.
+    pub(super) async fn at_time(
+        &self,
+        topic: Arc<str>,
+        partition: i32,
+        time_ms: i64,
+    ) -> Result<Option<i64>, OlderError> {
+        let place = (topic, partition);
+        let key = (place.clone(), time_ms);
+        self.share(
+            &self.times,
+            key,
+            place,
+            move |client, (topic, partition), timeout| client.at_time(topic, *partition, time_ms, timeout),
+        )
+        .await
+    }
+
+    async fn share<K, T>(
+        &self,
+        shared: &Waiters<K, T>,
+        key: K,
+        place: Place,
+        question: impl Fn(&Client, &Place, Duration) -> Result<T, OlderError> + Send + 'static,
+    ) -> Result<T, OlderError>
+    where
+        K: Clone + Eq + std::hash::Hash + Send + 'static,
+        T: Clone + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
         let first = {
-            let mut waiting = lock(&self.bounds);
-            let waiters = waiting.entry(place.clone()).or_default();
+            let mut waiting = lock(shared);
+            let waiters = waiting.entry(key.clone()).or_default();
             waiters.push(answer);
             waiters.len() == 1
         };
         if first {
-            let shared = Arc::clone(&self.bounds);
-            let asked = place.clone();
-            let refused = self.ask(move |client| {
+            let (waiting, asked, wanted) = (Arc::clone(shared), place.clone(), key.clone());
+            let mut waiters = Vec::new();
+            let refused = self.about(&place.0, place.1, move |client, lane| {
                 // Whoever comes from here on needs a fresher answer and asks again.
-                let waiters = lock(&shared).remove(&asked).unwrap_or_default();
-                if waiters.iter().all(oneshot::Sender::is_closed) {
-                    return;
+                waiters.append(&mut lock(&waiting).remove(&wanted).unwrap_or_default());
+                waiters.retain(|waiter| !waiter.is_closed());
+                if waiters.is_empty() {
+                    return Asked::Nothing;
                 }
-                let result = client.bounds(&asked.0, asked.1, TIMEOUT);
-                for waiter in waiters {
+                let result = question(client, &asked, time_for(lane));
+                let came = asked_of(&result);
+                if came == Asked::Silent && lane == Lane::Prompt {
+                    return Asked::Again;
+                }
+                for waiter in waiters.drain(..) {
                     drop(waiter.send(result.clone()));
                 }
+                came
             });
             if let Err(error) = refused {
-                for waiter in lock(&self.bounds).remove(&place).unwrap_or_default() {
+                for waiter in lock(shared).remove(&key).unwrap_or_default() {
                     drop(waiter.send(Err(error.clone())));
                 }
             }
@@ -136,20 +196,38 @@ impl Lookup {
         question: impl FnOnce(&Client) -> Result<T, OlderError> + Send + 'static,
     ) -> Result<T, OlderError> {
         let (answer, answered) = oneshot::channel();
-        self.ask(move |client| {
-            if !answer.is_closed() {
-                drop(answer.send(question(client)));
-            }
-        })?;
+        self.desk
+            .0
+            .put(move |client| {
+                if !answer.is_closed() {
+                    drop(answer.send(question(client)));
+                }
+            })
+            .map_err(unasked)?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
-fn answer(client: &Client, inbox: &Mutex<Receiver<Question>>) {
-    loop {
-        let next = lock(inbox).recv();
-        let Ok(question) = next else { return };
-        question(client);
+/// How long a question may take in this lane.
+pub(super) fn time_for(lane: Lane) -> Duration {
+    match lane {
+        Lane::Prompt => PROMPT_TIMEOUT,
+        Lane::Patient => PATIENT_TIMEOUT,
+    }
+}
+
+/// What this answer says of a partition's leader.
+pub(super) fn asked_of<T>(answer: &Result<T, OlderError>) -> Asked {
+    match answer {
+        Ok(_) | Err(OlderError::Gone | OlderError::NoTimes) => Asked::Answered,
+        Err(OlderError::Unavailable(_) | OlderError::Limited) => Asked::Silent,
+    }
+}
+
+fn unasked(refused: Refused) -> OlderError {
+    match refused {
+        Refused::Full => OlderError::Limited,
+        Refused::Closed => OlderError::Unavailable("look-ups have ended".to_owned()),
     }
 }
 
@@ -174,8 +252,9 @@ impl Client {
         topic: &str,
         partition: i32,
         time_ms: i64,
+        timeout: Duration,
     ) -> Result<Option<i64>, OlderError> {
-        if self.is_mock() {
+        if self.is_mock(timeout) {
             return Err(OlderError::NoTimes);
         }
         let mut times = TopicPartitionList::new();
@@ -184,7 +263,7 @@ impl Client {
             .map_err(|error| refused(&error))?;
         let answer = self
             .consumer
-            .offsets_for_times(times, TIMEOUT)
+            .offsets_for_times(times, timeout)
             .map_err(|error| refused(&error))?;
         let found = answer.find_partition(topic, partition).ok_or_else(gone)?;
         found.error().map_err(|error| refused(&error))?;
@@ -195,12 +274,12 @@ impl Client {
     }
 
     /// librdkafka's mock cluster answers "end" for every time. It is known by the id that it gives itself.
-    fn is_mock(&self) -> bool {
+    fn is_mock(&self, timeout: Duration) -> bool {
         let mut mock = lock(&self.mock);
         if let Some(known) = *mock {
             return known;
         }
-        let id = self.consumer.client().fetch_cluster_id(TIMEOUT);
+        let id = self.consumer.client().fetch_cluster_id(timeout);
         *mock = id.as_ref().map(|id| id.starts_with("mockCluster"));
         mock.unwrap_or(false)
     }
@@ -216,7 +295,7 @@ impl Client {
             return Ok(Vec::new());
         };
         let answer = self.broker(probe, timeout).and_then(|broker| {
-            raw::describe(&self.consumer, broker, topics, timeout).inspect_err(|_| self.next_broker())
+            raw::describe(&self.consumer, broker, topics, timeout).inspect_err(|_| self.not_this(broker))
         });
         // Nobody else serves this client's own events: log lines, mostly.
         for _ in 0..EVENTS_MAX {
@@ -249,8 +328,8 @@ impl Client {
     }
 
     /// It did not answer: the next time another one is asked, and when all have failed, who they are.
-    fn next_broker(&self) {
-        lock(&self.brokers).pop();
+    fn not_this(&self, broker: i32) {
+        lock(&self.brokers).retain(|other| *other != broker);
     }
 
     /// Every topic's name.

@@ -290,6 +290,8 @@ pub(super) enum Described {
         id: u128,
         /// How many partitions.
         partitions: i32,
+        /// Those without a leader.
+        leaderless: Box<[i32]>,
     },
     /// It does not exist.
     Missing,
@@ -382,10 +384,16 @@ unsafe fn described(
                         )
                     };
                     let mut partitions = 0;
-                    sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+                    let infos = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+                    let leaderless = (0..partitions)
+                        .map(|index| *infos.add(index))
+                        .filter(|info| sys::rd_kafka_TopicPartitionInfo_leader(*info).is_null())
+                        .map(|info| sys::rd_kafka_TopicPartitionInfo_partition(info))
+                        .collect();
                     Described::Topic {
                         id: (u128::from(high.cast_unsigned()) << 64) | u128::from(low.cast_unsigned()),
                         partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+                        leaderless,
                     }
                 }
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {

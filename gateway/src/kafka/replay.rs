@@ -194,7 +194,7 @@ impl Older for Replay {
                 .end;
             let found = shared
                 .lookup
-                .run(move |client| client.at_time(&partition.topic, partition.partition, time_ms))
+                .at_time(partition.topic, partition.partition, time_ms)
                 .await?;
             Ok(found.unwrap_or(end))
         })

@@ -4,7 +4,7 @@
 //! Invariant: nothing waits for one partition or one topic. A partition whose beginning cannot be found is announced as
 //! "since now" and resolved later; a topic that is missing is told and picked up when it appears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,14 +17,14 @@ use subscriptions::history::{Bounds, OlderError};
 use tokio::time::Instant;
 
 use super::client::Context;
-use super::lookup::Lookup;
+use super::lookup::{Lookup, asked_of, time_for};
 use super::metrics::{ByPartition, SourceMetrics};
 use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
-use super::raw::{self, Waker};
+use super::raw::{self, Described, Waker};
 use super::source::now_ms;
 use super::topology::{Begin, Change, Topology, Wanted};
 
-/// How long the first question for a partition's end may take before readers are let in without it.
+/// How long it may take to find a partition's end, from the first question on, before readers are let in without it.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,7 +38,6 @@ pub(super) enum Note {
     /// The first answer about a partition.
     Found {
         place: Place,
-        asked_at_ms: i64,
         bounds: Result<Bounds, OlderError>,
     },
     /// A later answer about an unresolved one.
@@ -65,7 +64,7 @@ pub(super) struct Table {
 
 enum State {
     /// Not announced yet.
-    Finding,
+    Finding { asked_at: Instant, asked_at_ms: i64 },
     /// Announced as "since".
     Unresolved { since_ms: i64, asking: bool },
     /// Read live.
@@ -103,6 +102,8 @@ struct Work {
     watches: HashMap<Place, Watch>,
     /// Where partitions were left whose topic was taken for gone.
     left: HashMap<Place, i64>,
+    /// Partitions that had no leader at the last look: there is nobody to ask about them.
+    leaderless: HashSet<(Arc<str>, i32)>,
     next_slot: Vec<u32>,
     complete: Vec<bool>,
     looked: bool,
@@ -110,6 +111,13 @@ struct Work {
     fresh: bool,
     look_at: Instant,
     retry_at: Instant,
+}
+
+impl Work {
+    fn has_no_leader(&self, place: &Place) -> bool {
+        self.leaderless
+            .contains(&(Arc::clone(&place.topic), place.partition))
+    }
 }
 
 impl Steward {
@@ -120,6 +128,7 @@ impl Steward {
             topology: Topology::default(),
             watches: HashMap::new(),
             left: HashMap::new(),
+            leaderless: HashSet::new(),
             next_slot: vec![0; self.streams],
             complete: vec![false; self.streams],
             looked: false,
@@ -139,6 +148,7 @@ impl Steward {
                 work.retry_at = Instant::now() + AGAIN;
             }
             self.judge(&mut work);
+            self.give_up(&mut work);
             self.complete(&mut work);
             let wait = work
                 .look_at
@@ -183,6 +193,7 @@ impl Steward {
                     self.alive.now();
                 }
                 work.look_failed = false;
+                work.leaderless = leaderless(&described);
                 for change in work.topology.observe(&described) {
                     self.change(work, change);
                 }
@@ -205,6 +216,8 @@ impl Steward {
             AGAIN.min(interval)
         } else if work.topology.is_in_doubt() {
             DOUBT.min(interval)
+        } else if !work.leaderless.is_empty() {
+            AGAIN.min(interval)
         } else {
             interval
         };
@@ -305,7 +318,10 @@ impl Steward {
             Watch {
                 routes,
                 standing,
-                state: State::Finding,
+                state: State::Finding {
+                    asked_at: Instant::now(),
+                    asked_at_ms: now_ms(),
+                },
             },
         );
         match (begin, left) {
@@ -316,17 +332,46 @@ impl Steward {
     }
 
     fn find(&self, work: &mut Work, place: &Place) {
-        let (notes, asked, asked_at_ms) = (self.notes.clone(), place.clone(), now_ms());
-        let refused = self.lookup.ask(move |client| {
-            let bounds = client.bounds(&asked.topic, asked.partition, FIRST_TIMEOUT);
-            drop(notes.send(Note::Found {
-                place: asked,
-                asked_at_ms,
-                bounds,
-            }));
-        });
+        if work.has_no_leader(place) {
+            self.announce(work, place, Position::Since(now_ms()));
+            return;
+        }
+        let (notes, asked) = (self.notes.clone(), place.clone());
+        let refused = self
+            .lookup
+            .about(&place.topic, place.partition, move |client, lane| {
+                let bounds = client.bounds(&asked.topic, asked.partition, time_for(lane));
+                let answered = asked_of(&bounds);
+                let place = asked.clone();
+                drop(notes.send(Note::Found { place, bounds }));
+                answered
+            });
         if refused.is_err() {
-            self.announce(work, place, Position::Since(asked_at_ms));
+            self.announce(work, place, Position::Since(now_ms()));
+        }
+    }
+
+    /// What was not found in time begins at the time of the first question, and nobody waits for it.
+    fn give_up(&self, work: &mut Work) {
+        let late: Vec<(Place, i64)> = work
+            .watches
+            .iter()
+            .filter_map(|(place, watch)| match watch.state {
+                State::Finding {
+                    asked_at,
+                    asked_at_ms,
+                } if asked_at.elapsed() >= FIRST_TIMEOUT => Some((place.clone(), asked_at_ms)),
+                _ => None,
+            })
+            .collect();
+        if !late.is_empty() {
+            tracing::warn!(
+                partitions = late.len(),
+                "ends of partitions cannot be found in time; they begin now, and the others do not wait"
+            );
+        }
+        for (place, since_ms) in late {
+            self.announce(work, &place, Position::Since(since_ms));
         }
     }
 
@@ -344,7 +389,8 @@ impl Steward {
                 since_ms,
                 asking: false,
             },
-            Position::Start => State::Finding,
+            // Nothing is announced so.
+            Position::Start => return,
         };
         let (routes, standing) = (watch.routes.clone(), Arc::clone(&watch.standing));
         self.tell(Command::Add {
@@ -357,37 +403,39 @@ impl Steward {
 
     fn note(&self, work: &mut Work, note: Note) {
         match note {
-            Note::Found {
-                place,
-                asked_at_ms,
-                bounds,
-            } => match bounds {
-                Ok(bounds) => {
-                    self.alive.now();
-                    self.announce(work, &place, Position::At(bounds.end));
+            Note::Found { place, bounds } => {
+                // It may have been given up, or removed and found again, meanwhile.
+                let Some(State::Finding { asked_at_ms, .. }) =
+                    work.watches.get(&place).map(|watch| &watch.state)
+                else {
+                    return;
+                };
+                let since_ms = *asked_at_ms;
+                match bounds {
+                    Ok(bounds) => {
+                        self.alive.now();
+                        self.announce(work, &place, Position::At(bounds.end));
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            topic = &*place.topic, partition = place.partition, %error,
+                            "the partition's end cannot be found; it begins now, and the others do not wait"
+                        );
+                        self.announce(work, &place, Position::Since(since_ms));
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(
-                        topic = &*place.topic, partition = place.partition, %error,
-                        "the partition's end cannot be found; it begins now, and the others do not wait"
-                    );
-                    self.announce(work, &place, Position::Since(asked_at_ms));
-                }
-            },
+            }
             Note::Resolved { place, start } => {
                 let Some(watch) = work.watches.get_mut(&place) else {
                     return;
                 };
-                match start {
-                    Ok(start) => {
-                        watch.state = State::Live;
-                        self.tell(Command::Resolved { place, start });
-                    }
-                    Err(_) => {
-                        if let State::Unresolved { asking, .. } = &mut watch.state {
-                            *asking = false;
-                        }
-                    }
+                let State::Unresolved { asking, .. } = &mut watch.state else {
+                    return;
+                };
+                *asking = false;
+                if let Ok(start) = start {
+                    watch.state = State::Live;
+                    self.tell(Command::Resolved { place, start });
                 }
             }
             Note::Ends { place, bounds } => self.mend(work, place, bounds.ok()),
@@ -451,31 +499,42 @@ impl Steward {
     }
 
     fn ask_again(&self, work: &mut Work) {
-        for (place, watch) in &mut work.watches {
+        let leaderless = &work.leaderless;
+        let led = |place: &Place| !leaderless.contains(&(Arc::clone(&place.topic), place.partition));
+        for (place, watch) in work.watches.iter_mut().filter(|(place, _)| led(place)) {
             let (notes, asked) = (self.notes.clone(), place.clone());
             match &mut watch.state {
                 State::Unresolved { since_ms, asking } if !*asking => {
                     let since_ms = *since_ms;
-                    let refused = self.lookup.ask(move |client| {
-                        // The end first: what comes between the two answers is found by its time.
-                        let start = client
-                            .bounds(&asked.topic, asked.partition, FIRST_TIMEOUT)
-                            .and_then(|bounds| {
-                                match client.at_time(&asked.topic, asked.partition, since_ms) {
+                    let refused = self
+                        .lookup
+                        .about(&place.topic, place.partition, move |client, lane| {
+                            let (topic, partition, time) = (&asked.topic, asked.partition, time_for(lane));
+                            // The end first: what comes between the two answers is found by its time.
+                            let start = client
+                                .bounds(topic, partition, time)
+                                .and_then(|bounds| match client.at_time(topic, partition, since_ms, time) {
                                     Ok(found) => Ok(found.unwrap_or(bounds.end)),
                                     Err(OlderError::NoTimes) => Ok(bounds.end),
                                     Err(error) => Err(error),
-                                }
-                            });
-                        drop(notes.send(Note::Resolved { place: asked, start }));
-                    });
+                                });
+                            let answered = asked_of(&start);
+                            let place = asked.clone();
+                            drop(notes.send(Note::Resolved { place, start }));
+                            answered
+                        });
                     *asking = refused.is_ok();
                 }
                 State::Mending { asking, .. } if !*asking => {
-                    let refused = self.lookup.ask(move |client| {
-                        let bounds = client.bounds(&asked.topic, asked.partition, FIRST_TIMEOUT);
-                        drop(notes.send(Note::Ends { place: asked, bounds }));
-                    });
+                    let refused = self
+                        .lookup
+                        .about(&place.topic, place.partition, move |client, lane| {
+                            let bounds = client.bounds(&asked.topic, asked.partition, time_for(lane));
+                            let answered = asked_of(&bounds);
+                            let place = asked.clone();
+                            drop(notes.send(Note::Ends { place, bounds }));
+                            answered
+                        });
                     *asking = refused.is_ok();
                 }
                 _ => {}
@@ -511,7 +570,7 @@ impl Steward {
         }
         for (stream, complete) in work.complete.iter_mut().enumerate() {
             let finding = |watch: &Watch| {
-                matches!(watch.state, State::Finding)
+                matches!(watch.state, State::Finding { .. })
                     && watch.routes.iter().any(|route| route.stream == stream)
             };
             if !*complete && !work.watches.values().any(finding) {
@@ -549,6 +608,16 @@ impl Standing {
             .then(|| self.position.load(Ordering::Relaxed))?;
         Some(self.end(consumer)?.saturating_sub(position).max(0))
     }
+}
+
+fn leaderless(described: &[(Arc<str>, Described)]) -> HashSet<(Arc<str>, i32)> {
+    let mut places = HashSet::new();
+    for (topic, state) in described {
+        if let Described::Topic { leaderless, .. } = state {
+            places.extend(leaderless.iter().map(|partition| (Arc::clone(topic), *partition)));
+        }
+    }
+    places
 }
 
 fn label(place: &Place) -> ByPartition {

@@ -304,6 +304,36 @@ async fn a_stream_that_is_behind_does_not_hold_up_another() {
 }
 
 #[tokio::test]
+async fn partitions_without_a_leader_hold_up_neither_readers_nor_other_partitions() {
+    const DEAD: i32 = 60;
+    let broker = Broker::start(["a"], DEAD + 1).expect("a broker");
+    for partition in 0..DEAD {
+        broker.set_leader("a", partition, false).expect("no leader");
+    }
+    let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a")]);
+    let reader = &mut readers[0];
+    let begun = tokio::time::Instant::now();
+    reader.until("complete", |reader| reader.complete).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let writer = Writer::new(&broker);
+    writer.write("a", DEAD, "{}");
+    reader
+        .until("the event", |reader| reader.events == [(DEAD, 0)])
+        .await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    broker.set_leader("a", 7, true).expect("a leader");
+    reader
+        .until("resolved", |reader| {
+            reader
+                .partitions
+                .values()
+                .any(|(partition, start)| partition.partition == 7 && matches!(start, Position::At(_)))
+        })
+        .await;
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn a_kafka_that_is_gone_is_told_and_nothing_is_lost_when_it_is_back() {
     let broker = Broker::start(["a"], 1).expect("a broker");
     let mut settings = settings(&broker);

@@ -166,7 +166,7 @@ impl Topology {
             match state {
                 Described::Missing => self.missing(topic, &mut changes),
                 Described::Unclear(code) => self.unclear(topic, code.to_string(), &mut changes),
-                Described::Topic { id, partitions } => {
+                Described::Topic { id, partitions, .. } => {
                     self.found(topic, incarnation(topic, *id), *partitions, &mut changes);
                 }
             }
@@ -301,7 +301,11 @@ mod tests {
     use super::*;
 
     fn topic(id: u128, partitions: i32) -> Described {
-        Described::Topic { id, partitions }
+        Described::Topic {
+            id,
+            partitions,
+            leaderless: Box::default(),
+        }
     }
 
     fn look(topology: &mut Topology, state: Described) -> Vec<Change> {
