@@ -17,6 +17,8 @@ use crate::token::Principal;
 pub struct Limits {
     /// On this node, those that have not said who they are included.
     pub node_max: usize,
+    /// Of the node's, those that have not said who they are: they leave room for those who have.
+    pub unknown_max: usize,
     /// Of one tenant.
     pub tenant_max: usize,
     /// Of one principal (issuer, tenant and subject).
@@ -27,6 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             node_max: 20_000,
+            unknown_max: 2_000,
             tenant_max: 10_000,
             principal_max: 100,
         }
@@ -43,6 +46,8 @@ pub struct Quotas {
 #[must_use = "dropping the permit gives the place back"]
 pub struct Permit {
     shared: Arc<Shared>,
+    /// Whether it counts among those that have not said who they are.
+    is_unknown: bool,
     who: Option<Who>,
 }
 
@@ -61,6 +66,7 @@ struct Shared {
 #[derive(Default)]
 struct Counts {
     node: usize,
+    unknown: usize,
     tenants: HashMap<TenantId, usize>,
     principals: HashMap<Who, usize>,
 }
@@ -79,21 +85,28 @@ impl Quotas {
 
     /// A place for a principal's connection, or the code that says which limit is reached.
     pub fn admit(&self, principal: &Principal) -> Result<Permit, Code> {
-        let mut permit = self.admit_unknown()?;
+        let mut permit = self.place(false)?;
         permit.name(principal)?;
         Ok(permit)
     }
 
     /// A place for a connection that will say later who it is ([`Permit::name`]).
     pub fn admit_unknown(&self) -> Result<Permit, Code> {
+        self.place(true)
+    }
+
+    fn place(&self, is_unknown: bool) -> Result<Permit, Code> {
+        let limits = self.shared.limits;
         let mut counts = self.shared.counts();
-        if counts.node >= self.shared.limits.node_max {
+        if counts.node >= limits.node_max || (is_unknown && counts.unknown >= limits.unknown_max) {
             return Err(Code::NODE_CONNECTIONS);
         }
         counts.node += 1;
+        counts.unknown += usize::from(is_unknown);
         drop(counts);
         Ok(Permit {
             shared: Arc::clone(&self.shared),
+            is_unknown,
             who: None,
         })
     }
@@ -137,7 +150,9 @@ impl Permit {
         }
         *counts.tenants.entry(who.tenant.clone()).or_default() += 1;
         *counts.principals.entry(who.clone()).or_default() += 1;
+        counts.unknown -= usize::from(self.is_unknown);
         drop(counts);
+        self.is_unknown = false;
         self.who = Some(who);
         Ok(())
     }
@@ -147,6 +162,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.shared.counts();
         counts.node -= 1;
+        counts.unknown -= usize::from(self.is_unknown);
         if let Some(who) = &self.who {
             counts.leave(who);
         }
@@ -189,6 +205,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         node_max: 6,
+        unknown_max: 2,
         tenant_max: 4,
         principal_max: 2,
     };
@@ -263,9 +280,24 @@ mod tests {
     }
 
     #[test]
+    fn those_without_a_name_leave_room_for_the_others() {
+        let quotas = Quotas::new(LIMITS);
+        let mut unknown = [(); 2].map(|()| quotas.admit_unknown().expect("room"));
+        assert_eq!(code(quotas.admit_unknown()), Code::NODE_CONNECTIONS);
+        let _known = quotas.admit(&principal("north", "ann")).expect("room");
+        // Who says its name makes room for the next one.
+        unknown[0].name(&principal("south", "ann")).expect("room");
+        let next = quotas.admit_unknown().expect("room");
+        assert_eq!(code(quotas.admit_unknown()), Code::NODE_CONNECTIONS);
+        drop(next);
+        assert!(quotas.admit_unknown().is_ok());
+    }
+
+    #[test]
     fn memory_that_a_crowd_took_is_given_back() {
         let quotas = Quotas::new(Limits {
             node_max: 20_000,
+            unknown_max: 0,
             tenant_max: 20_000,
             principal_max: 1,
         });
@@ -310,6 +342,9 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(quotas.connections(), alive.len());
+                let unknown = alive.iter().filter(|(who, _)| who.is_none()).count();
+                prop_assert_eq!(quotas.shared.counts().unknown, unknown);
+                prop_assert!(unknown <= LIMITS.unknown_max);
                 let tenants: std::collections::BTreeSet<_> = alive.iter().filter_map(|(who, _)| who.map(|(of, _)| of)).collect();
                 prop_assert_eq!(quotas.tenants(), tenants.len());
             }

@@ -59,6 +59,11 @@ pub(super) fn read(root: &Section) -> Limits {
     read_http(&section, &mut limits.http);
     let connections = &mut limits.connections;
     connections.node_max = section.size("connections_max", connections.node_max, 1..=10_000_000);
+    connections.unknown_max = section.size(
+        "connections_unknown_max",
+        (connections.node_max / 10).max(1),
+        1..=10_000_000,
+    );
     connections.tenant_max = section.size(
         "connections_per_tenant_max",
         connections.tenant_max,
