@@ -51,8 +51,14 @@ impl Demo {
             filter: "warn".to_owned(),
             ..Logs::default()
         });
-        if !self.listen.ip().is_loopback() || !self.admin.ip().is_loopback() {
-            tell("tidewire: whoever can reach these addresses can read the demo's events and have tokens");
+        if !self.admin.ip().is_loopback() {
+            tell(
+                "tidewire demo: --admin: the operations listener of a demo has no token, so it stays on loopback",
+            );
+            return Exit::Usage;
+        }
+        if !self.listen.ip().is_loopback() {
+            tell("tidewire: whoever can reach this address can read the demo's events and have tokens");
         }
         let options = Options {
             listen: self.listen,
