@@ -169,6 +169,8 @@ fn check_is_content_with_good_files() {
     let (code, _, said) = run(tidewire(folder.path()).current_dir(folder.path()).arg("check"));
     assert_eq!(code, Some(0), "{said}");
     let (code, _, said) = run(tidewire(folder.path())
+        // What is in the environment is for where the command line names nothing.
+        .env("TIDEWIRE_CONFIG", "absent.toml")
         .arg("check")
         .arg(folder.path().join("clinical")));
     assert_eq!(code, Some(0), "{said}");
@@ -183,6 +185,7 @@ fn missing_files_and_unknown_arguments_exit_with_64() {
     let state = tempfile::tempdir().expect("a folder");
     for arguments in [
         &["check", "--config", "absent.toml"][..],
+        &["demo", "--admin", "0.0.0.0:0"],
         &["run", "--config", "absent.toml"],
         &["check", "absent-folder"],
         &["demo", "--rate", "fast"],

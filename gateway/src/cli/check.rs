@@ -11,17 +11,16 @@ use crate::config;
 
 /// The configuration file that is taken where none is named.
 pub(super) const CONFIG_FILE: &str = "tidewire.toml";
+/// The environment variable that names it.
+const CONFIG_VARIABLE: &str = "TIDEWIRE_CONFIG";
 
 /// The command's arguments.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The configuration file; the contract that it names is checked with it.
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "contracts",
-        env = "TIDEWIRE_CONFIG"
-    )]
+    /// The configuration file; the contract that it names is checked with it. Left out: the one that `TIDEWIRE_CONFIG` names,
+    /// or `tidewire.toml`.
+    // Not clap's `env`: what is in the environment would conflict with a folder on the command line.
+    #[arg(long, value_name = "FILE", conflicts_with = "contracts")]
     config: Option<PathBuf>,
     /// A folder with a contract alone (`streams.toml`, `*.graphql`).
     #[arg(value_name = "FOLDER")]
@@ -39,7 +38,11 @@ impl Check {
         }
         let checked = match self.contracts {
             Some(folder) => Contract::load(&folder).map(|contract| describe(&folder, &contract)),
-            None => check_config(&self.config.unwrap_or_else(|| PathBuf::from(CONFIG_FILE))),
+            None => {
+                let environment = std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
+                let file = self.config.or(environment);
+                check_config(&file.unwrap_or_else(|| PathBuf::from(CONFIG_FILE)))
+            }
         };
         match checked {
             Ok(summary) => {
