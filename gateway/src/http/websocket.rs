@@ -13,10 +13,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use schemas::filter::Predicate;
@@ -29,7 +29,7 @@ use super::Gateway;
 use super::credentials::{Reader, foreign};
 use super::listener::Stalling;
 use super::origin::Caller;
-use super::problem::{HANDSHAKE_INVALID, Problem, UPGRADE_REQUIRED};
+use super::problem::{HANDSHAKE_INVALID, Problem, UPGRADE_REQUIRED, method_not_allowed};
 use super::query::Parameters;
 
 /// The subprotocol.
@@ -43,20 +43,25 @@ pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
 ) -> Result<Response, Problem> {
+    // The router takes HEAD for GET.
+    if request.method() != Method::GET {
+        return Err(method_not_allowed("GET"));
+    }
     gateway.admitting()?;
     let accept_key = handshake(request.version(), request.headers())?;
     let caller = gateway.origins.judge(request.headers());
     if caller == Caller::Foreign {
         return Err(foreign());
     }
+    // A ticket in a URL is for pages, which cannot do otherwise.
+    if caller == Caller::NoPage && !request.headers().contains_key(AUTHORIZATION) {
+        let detail = "without an Origin, a bearer token in the Authorization header is needed";
+        return Err(Problem::new(Code::UNAUTHENTICATED, detail));
+    }
     let ticket = Parameters::ticket_only(request.uri().query())?;
     let reader = gateway
         .identify(request.headers(), ticket.as_deref(), &caller)
         .await?;
-    if reader.is_none() && caller == Caller::NoPage {
-        let detail = "without an Origin, a bearer token in the Authorization header is needed";
-        return Err(Problem::new(Code::UNAUTHENTICATED, detail));
-    }
     let restriction = match &reader {
         Some(reader) => gateway.restriction(reader)?,
         None => None,
