@@ -36,8 +36,10 @@ const H1_BUFFER_BYTES_MIN: usize = 8 << 10;
 const H2_SEND_BYTES_MAX: usize = 64 << 10;
 /// An HTTP/2 peer is asked for a sign of life so often, and given as long to answer.
 const H2_PING: Duration = Duration::from_secs(20);
-/// While one or two bytes of `PRI` are there and the third is not.
-const PREFACE_POLL: Duration = Duration::from_millis(10);
+/// Between two looks while one or two bytes of `PRI` are there and the third is not: twice as long each time, so that
+/// those who leave it at that cost little.
+const PREFACE_PAUSE_MIN: Duration = Duration::from_millis(10);
+const PREFACE_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What every connection of a listener shares.
 pub(super) struct Context {
@@ -118,7 +120,11 @@ impl Context {
             };
         };
         let socket = Stalling::new(socket, self.limits.write_stall_max);
-        match timeout(self.limits.tls_timeout, tls.accept(socket)).await {
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.tls_timeout, tls.accept(socket)) => shaken,
+            () = self.stop.cancelled() => return Ended::Normally,
+        };
+        match shaken {
             Err(_) => Ended::Because("tls_timeout"),
             Ok(Err(_)) => Ended::Because("tls_failed"),
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -188,13 +194,17 @@ impl Context {
 /// What the peer speaks, by its first bytes, which stay in the socket. No method but HTTP/2's preface begins with `PRI`.
 async fn protocol(socket: &TcpStream) -> Option<Protocol> {
     let mut first = [0; 3];
+    let mut pause = PREFACE_PAUSE_MIN;
     loop {
         let length = socket.peek(&mut first).await.ok()?;
         let seen = first.get(..length)?;
         match seen {
             [] => return None,
             b"PRI" => return Some(Protocol::Http2),
-            b"P" | b"PR" => tokio::time::sleep(PREFACE_POLL).await,
+            b"P" | b"PR" => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PREFACE_PAUSE_MAX);
+            }
             _ => return Some(Protocol::Http1),
         }
     }

@@ -478,6 +478,22 @@ async fn a_tls_handshake_that_never_ends_is_given_up() {
     assert!(!rest(&mut plain).await.contains("HTTP/1.1 200"));
 }
 
+#[tokio::test]
+async fn a_handshake_that_says_nothing_holds_no_drain_up() {
+    let rig = Rig::new();
+    let patient = HttpLimits {
+        tls_timeout: Duration::from_secs(600),
+        ..HttpLimits::default()
+    };
+    let mut served = rig.serve(&patient, Some(identity().tls));
+    let mut silent = served.connect().await;
+    served.stop.cancel();
+    timeout(PATIENCE, served.task.join_next())
+        .await
+        .expect("the listener ends");
+    assert_eq!(rest(&mut silent).await, "");
+}
+
 #[test]
 fn bad_certificates_are_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
