@@ -96,6 +96,9 @@ fn read_one(section: &Section) -> Option<Issuer> {
             "remove it, or add `development = true`",
         );
     }
+    if is_development {
+        refuse_fixed(section);
+    }
     section.table.finish();
     let (source, jwks_file) = source?;
     let mut trusted = Trusted::new(&name?, source, audiences?);
@@ -140,6 +143,21 @@ fn read_one(section: &Section) -> Option<Issuer> {
         development,
         jwks_file,
     })
+}
+
+/// What the development issuer's tokens are like is not to be configured.
+fn refuse_fixed(section: &Section) {
+    for key in ["algorithms", "scope_claims", "tenant_claim"] {
+        if section.table.has(key) {
+            let message = format!("`{key}` is not for a development issuer, whose tokens are always alike");
+            section.report(
+                section.table.place_of(key),
+                "issuer_fixed",
+                message,
+                "remove it: tokens are EdDSA, with the claims `tenant` and `scope`",
+            );
+        }
+    }
 }
 
 fn not_empty(section: &Section, key: &str, text: Placed<String>) -> Option<String> {

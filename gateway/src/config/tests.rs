@@ -285,6 +285,13 @@ fn every_mistake_has_its_line_and_code() {
             &["4:invalid_origin", "4:invalid_origin", "4:invalid_origin"],
         ),
         (
+            &[(
+                13,
+                "claims = [\"patient\"]\n[[issuers]]\ndevelopment = true\nscope_claims = [\"s\"]\ntenant_claim = \"t\"",
+            )],
+            &["16:issuer_fixed", "17:issuer_fixed"],
+        ),
+        (
             &[(3, "[limits]\nconnections_max = 0\n[listen]")],
             &["4:out_of_range"],
         ),
