@@ -4,8 +4,8 @@
 //! A secret's file is made whole, readable by its user only, and never made twice, however many processes start at once.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -46,7 +46,7 @@ fn choose_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
 ///
 /// # Errors
 ///
-/// The folder or the file cannot be made or read, or the file holds no secret.
+/// The folder or the file cannot be made or read, or the file holds no secret, or others may have had a hand in it.
 pub fn secret(folder: &Path, name: &str) -> io::Result<SecretString> {
     let path = folder.join(name);
     match read(&path) {
@@ -78,7 +78,18 @@ pub fn secret(folder: &Path, name: &str) -> io::Result<SecretString> {
 }
 
 fn read(path: &Path) -> io::Result<SecretString> {
-    let text = fs::read_to_string(path)?;
+    let mut file = fs::File::open(path)?;
+    let found = file.metadata()?;
+    // Where the folder is a shared one, somebody else may have been there first.
+    if found.mode() & 0o077 != 0 || found.uid() != rustix::process::geteuid().as_raw() {
+        let message = format!(
+            "{} is another user's, or others may read it; delete it, or name another folder in {FOLDER_VARIABLE}",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
     let text = text.trim();
     if text.len() < crate::config::keys::SECRET_MIN {
         let message = format!("{} holds no secret of ours; delete it", path.display());
@@ -135,6 +146,16 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         fs::write(root.path().join("cursor.key"), "short").expect("a file");
         assert!(secret(root.path(), "cursor.key").is_err());
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused() {
+        let root = tempfile::tempdir().expect("a folder");
+        secret(root.path(), "cursor.key").expect("a secret");
+        let file = root.path().join("cursor.key");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
+        let refused = secret(root.path(), "cursor.key").expect_err("others may have had a hand in it");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
