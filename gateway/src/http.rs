@@ -60,7 +60,8 @@ pub use self::operations::{IngestStatus, Operations, PartitionLag, operations_ro
 pub use self::origin::{BadOrigin, Origins};
 pub use self::page::Page;
 pub use self::problem::Problem;
-use self::problem::method_not_allowed;
+pub(crate) use self::body::whole;
+pub(crate) use self::problem::method_not_allowed;
 
 /// What the public surface stands on.
 pub struct Gateway {

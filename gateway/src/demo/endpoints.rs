@@ -63,10 +63,12 @@ use serde::{Deserialize, Serialize};
 
 use super::script::{self, TENANTS};
 use super::ttl;
-use crate::http::Problem;
+use crate::http::{Problem, method_not_allowed, whole};
 
 /// The largest body.
 const BODY_BYTES_MAX: usize = 16 << 10;
+/// It must be there within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a page's token is good for.
 const TTL: Duration = Duration::from_secs(15 * 60);
 /// The longest that a page may ask for.
@@ -154,8 +156,14 @@ pub fn router(
         events_per_second,
     };
     Router::new()
-        .route("/demo/readers", get(readers_of))
-        .route("/demo/token", post(token))
+        .route(
+            "/demo/readers",
+            get(readers_of).fallback(|| async { method_not_allowed("GET, HEAD") }),
+        )
+        .route(
+            "/demo/token",
+            post(token).fallback(|| async { method_not_allowed("POST") }),
+        )
         .with_state(Arc::new(Endpoints { issuer, readers }))
 }
 
@@ -274,13 +282,7 @@ async fn read(request: Request) -> Result<Asked, Problem> {
             "the body's media type is application/json",
         ));
     }
-    let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-    let body = body.map_err(|_| {
-        Problem::new(
-            Code::BODY_TOO_LARGE,
-            format!("at most {BODY_BYTES_MAX} bytes are read"),
-        )
-    })?;
+    let body = whole(request.into_body(), BODY_BYTES_MAX, BODY_TIMEOUT).await?;
     serde_json::from_slice(&body).map_err(|error| {
         Problem::new(
             Code::BODY_INVALID,
@@ -404,6 +406,31 @@ mod tests {
                 &json!("unsupported_media_type")
             )
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let silent = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let request = Request::post("/demo/token")
+            .header(JSON.0, JSON.1)
+            .body(Body::from_stream(silent));
+        let (status, problem) = answer(endpoints().0, request.expect("a request")).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::REQUEST_TIMEOUT, &json!("body_timeout"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_a_problem() {
+        for path in ["/demo/readers", "/demo/token"] {
+            let request = Request::delete(path).body(Body::empty()).expect("a request");
+            let (status, problem) = answer(endpoints().0, request).await;
+            assert_eq!(
+                (status, &problem["code"]),
+                (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed"))
+            );
+        }
     }
 
     #[tokio::test]

@@ -42,7 +42,8 @@ pub(crate) async fn object(request: Request, limits: &HttpLimits) -> Result<Map<
     }
 }
 
-async fn whole(body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, Problem> {
+/// Reads a body to its end, bounded in size and in time.
+pub(crate) async fn whole(body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(timeout, Limited::new(body, bytes_max).collect());
     match read.await {
         Err(_) => Err(Problem::new(BODY_TIMEOUT, "")),
