@@ -125,6 +125,8 @@ pub struct App {
     addresses: Addresses,
     /// What must not end by itself.
     parts: JoinSet<&'static str>,
+    /// Those of the parts that end when they are told to; the others are cut off.
+    listeners: TaskTracker,
     upgrades: TaskTracker,
     draining: CancellationToken,
     stop_public: CancellationToken,
@@ -246,6 +248,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         token: config.listen.admin_token,
         drain: draining.clone(),
         ingest: Arc::new(move || ingest_status(&looked_at)),
+        partitions_max: config.limits.partitions_per_stream_max,
     };
     let doors = Doors {
         public: (public, http::public_router(Arc::new(gateway))),
@@ -258,6 +261,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         doors: Some(doors),
         addresses,
         parts: JoinSet::new(),
+        listeners: TaskTracker::new(),
         upgrades,
         draining,
         stop_public: CancellationToken::new(),
@@ -281,16 +285,16 @@ impl App {
         let Some(doors) = self.doors.take() else { return };
         let (listener, router) = doors.public;
         let stop = self.stop_public.clone();
-        self.parts.spawn(async move {
+        self.parts.spawn(self.listeners.track_future(async move {
             listener.serve(router, stop).await;
             "the public listener"
-        });
+        }));
         let (listener, router) = doors.operations;
         let stop = self.stop_operations.clone();
-        self.parts.spawn(async move {
+        self.parts.spawn(self.listeners.track_future(async move {
             listener.serve(router, stop).await;
             "the operations listener"
-        });
+        }));
         let authenticator = self.authenticator.clone();
         self.parts.spawn(async move {
             authenticator.run().await;
@@ -341,15 +345,8 @@ impl App {
         }
         // Only now: until here operators could look at what goes on.
         self.stop_operations.cancel();
-        // The two that never end by themselves are cut off by the caller.
-        let mut listeners = 2;
-        while listeners > 0 {
-            match self.parts.join_next().await {
-                Some(Ok(part)) if part.ends_with("listener") => listeners -= 1,
-                Some(_) => {}
-                None => break,
-            }
-        }
+        self.listeners.close();
+        self.listeners.wait().await;
     }
 }
 
@@ -435,7 +432,7 @@ async fn watch_partitions(hub: &Hub, partitions_max: usize) {
                     stream,
                     partitions,
                     partitions_max,
-                    "more partitions than `limits.partitions_per_stream_max`: cursors may become too long to be taken back"
+                    "not ready: more partitions than `limits.partitions_per_stream_max`: cursors may become too long to be taken back"
                 );
                 told.push(stream);
             }

@@ -3,6 +3,7 @@
 //! One invariant: with a token configured nothing but alive-or-not and ready-or-not is said without it; without one the
 //! listener is on loopback, and a name that somebody pointed at it is refused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auth::token::Authenticator;
@@ -43,6 +44,8 @@ pub struct Operations {
     pub drain: CancellationToken,
     /// What the Kafka side knows, for `/readyz`.
     pub ingest: Arc<dyn Fn() -> IngestStatus + Send + Sync>,
+    /// Partitions of a stream that cursors have room for: with more the node is not ready.
+    pub partitions_max: usize,
 }
 
 /// What the Kafka side knows.
@@ -83,6 +86,9 @@ struct Readiness {
 struct StreamReadiness {
     stream: String,
     complete: bool,
+    /// Why it cannot be read, where that is not because it is not complete yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// Told, and not counted against readiness: without an issuer's keys open sessions go on, and no other node has them.
@@ -128,15 +134,24 @@ impl Operations {
     }
 
     fn readiness(&self) -> Readiness {
+        let mut partitions = BTreeMap::<String, usize>::new();
+        for partition in self.hub.partitions() {
+            *partitions.entry(partition.stream).or_default() += 1;
+        }
         let streams = self.hub.contract().streams.iter();
         let streams: Vec<_> = streams
             .map(|stream| StreamReadiness {
                 stream: stream.name.to_string(),
                 complete: self.hub.is_complete(&stream.name),
+                reason: too_many(
+                    partitions.get(stream.name.as_str()).copied().unwrap_or(0),
+                    self.partitions_max,
+                ),
             })
             .collect();
         let draining = self.drain.is_cancelled();
-        let ready = !draining && streams.iter().all(|stream| stream.complete);
+        let is_ready = |stream: &StreamReadiness| stream.complete && stream.reason.is_none();
+        let ready = !draining && streams.iter().all(is_ready);
         let issuers = self
             .authenticator
             .status()
@@ -156,6 +171,13 @@ impl Operations {
     }
 }
 
+/// Its readers would get cursors that are too long to be taken back.
+fn too_many(partitions: usize, partitions_max: usize) -> Option<String> {
+    (partitions > partitions_max).then(|| {
+        format!("{partitions} partitions, more than `limits.partitions_per_stream_max` ({partitions_max})")
+    })
+}
+
 async fn guard(State(operations): State<Arc<Operations>>, request: Request, next: Next) -> Response {
     match operations.admits(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -168,7 +190,7 @@ async fn healthz() -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" }))).into_response()
 }
 
-/// Ready: not draining, and every partition that exists is being read.
+/// Ready: not draining, every partition that exists is being read, and cursors have room for all of them.
 async fn readyz(State(operations): State<Arc<Operations>>, headers: HeaderMap) -> Response {
     let readiness = operations.readiness();
     let status = if readiness.ready {
@@ -198,4 +220,16 @@ async fn sessions(State(operations): State<Arc<Operations>>) -> Response {
         Json(json!({ "sessions": sessions })),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_partitions_than_cursors_hold_are_a_reason() {
+        assert_eq!(too_many(256, 256), None);
+        let reason = too_many(257, 256).expect("a reason");
+        assert!(reason.contains("257") && reason.contains("partitions_per_stream_max"));
+    }
 }

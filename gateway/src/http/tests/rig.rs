@@ -137,6 +137,7 @@ impl Rig {
             token: unusual.operations_token.map(SecretString::from),
             drain: drain.clone(),
             ingest: Arc::new(IngestStatus::default),
+            partitions_max: 256,
         });
         let observations = contract.stream("observations").expect("stream");
         Self {
