@@ -17,6 +17,8 @@ pub(crate) struct Parameters {
     pub(crate) limit: Option<String>,
     pub(crate) wait: Option<String>,
     pub(crate) ticket: Option<String>,
+    /// Accepted ones of streams that change nothing yet.
+    pub(crate) idle: Option<&'static str>,
     /// The rest, in order.
     pub(crate) filters: Vec<(String, String)>,
 }
@@ -33,9 +35,13 @@ impl Parameters {
                 "ticket" => &mut parameters.ticket,
                 "overflow" => {
                     overflow(&value)?;
+                    parameters.idle = Some("overflow");
                     continue;
                 }
-                "snapshot" if value == "false" => continue,
+                "snapshot" if value == "false" => {
+                    parameters.idle = Some("snapshot");
+                    continue;
+                }
                 later if LATER.contains(&later) => {
                     return Err(Problem::new(
                         Code::UNSUPPORTED,
@@ -64,6 +70,9 @@ impl Parameters {
     /// For paths that know `ticket` only.
     pub(crate) fn ticket_only(query: Option<&str>) -> Result<Option<String>, Problem> {
         let parameters = Self::parse(query)?;
+        if let Some(name) = parameters.idle {
+            return Err(unknown(name));
+        }
         let other = [
             ("after", &parameters.after),
             ("limit", &parameters.limit),
@@ -184,6 +193,8 @@ mod tests {
         );
         assert!(Parameters::ticket_only(Some("after=x")).is_err());
         assert!(Parameters::ticket_only(Some("stream=x")).is_err());
+        assert!(Parameters::ticket_only(Some("overflow=close")).is_err());
+        assert!(Parameters::ticket_only(Some("snapshot=false")).is_err());
         assert!(Parameters::none(None).is_ok());
         assert!(Parameters::none(Some("x")).is_err());
     }
