@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use auth::access::Grant;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Method};
@@ -22,7 +23,7 @@ use super::{Gateway, accept, body, pull, sse};
 /// `GET`: events or a page, by `Accept`.
 pub(crate) async fn get(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     gateway.admitting()?;
@@ -33,7 +34,7 @@ pub(crate) async fn get(
         })?;
     let parameters = Parameters::parse(request.uri().query())?;
     let reader = gateway.reader(headers, parameters.ticket.as_deref()).await?;
-    let stream = gateway.stream(&name, &reader)?;
+    let stream = gateway.stream(&named(name)?, &reader)?;
     let pairs = parameters
         .filters
         .iter()
@@ -60,7 +61,7 @@ pub(crate) async fn get(
 /// `POST`: events, with a filter that must not be in a URL.
 pub(crate) async fn post(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     gateway.admitting()?;
@@ -69,7 +70,7 @@ pub(crate) async fn post(
     let ticket = Parameters::ticket_only(request.uri().query())?;
     let headers = request.headers().clone();
     let reader = gateway.reader(&headers, ticket.as_deref()).await?;
-    let stream = gateway.stream(&name, &reader)?;
+    let stream = gateway.stream(&named(name)?, &reader)?;
     let mut members = body::object(request, &gateway.limits).await?;
     let after = body::text(&mut members, "after")?;
     let filter = match members.remove("where") {
@@ -80,6 +81,12 @@ pub(crate) async fn post(
     body::finish(&members)?;
     let after = gateway.resume(&headers, after.as_deref(), &stream, &reader)?;
     sse::open(&gateway, reading(stream, &reader, &filter, after)?).await
+}
+
+/// The stream's name in the path. What is not even text is no stream's.
+fn named(name: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    name.map(|Path(name)| name)
+        .map_err(|_| Problem::new(Code::STREAM_FORBIDDEN, ""))
 }
 
 impl Gateway {

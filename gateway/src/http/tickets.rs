@@ -21,6 +21,9 @@ use super::problem::Problem;
 use super::query::Parameters;
 use super::{Gateway, body};
 
+/// Browsers keep cookies of 4096 bytes, the name and (some of them) the attributes included.
+const COOKIE_BYTES_MAX: usize = 3900;
+
 /// Issues a ticket, or sets the cookie.
 pub(crate) async fn post(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Problem> {
     Parameters::none(request.uri().query())?;
@@ -47,7 +50,7 @@ pub(crate) async fn post(State(gateway): State<Arc<Gateway>>, request: Request) 
         None | Some("ticket") => {
             gateway.ticket(&reader, stream.as_deref(), filter.as_ref(), origin.as_deref())
         }
-        Some("cookie") if stream.is_none() && filter.is_none() => Ok(gateway.cookie(&reader)),
+        Some("cookie") if stream.is_none() && filter.is_none() => gateway.cookie(&reader),
         Some("cookie") => Err(Problem::new(
             Code::BODY_INVALID,
             "the cookie stands for the whole token: it takes no stream and no where",
@@ -87,22 +90,22 @@ impl Gateway {
         Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], answer).into_response())
     }
 
-    fn cookie(&self, reader: &Reader) -> Response {
+    fn cookie(&self, reader: &Reader) -> Result<Response, Problem> {
         let now_ms = self.clock.now_ms();
         let expires_at_ms = reader.principal.expires_at_ms;
         let seconds = expires_at_ms.saturating_sub(now_ms).max(0) / 1000;
         let sealed = self.tickets.issue_cookie(&reader.principal, now_ms);
+        if sealed.len() > COOKIE_BYTES_MAX {
+            let detail = "the token says too much for a cookie, which browsers would drop: use tickets";
+            return Err(Problem::new(Code::TOKEN_INVALID, detail));
+        }
         let cookie =
             format!("{COOKIE_NAME}={sealed}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict");
         let answer = Json(json!({ "expires_at": rfc3339(expires_at_ms) }));
         let mut response = (StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], answer).into_response();
-        match HeaderValue::from_str(&cookie) {
-            Ok(cookie) => {
-                response.headers_mut().insert(SET_COOKIE, cookie);
-                response
-            }
-            Err(_) => Problem::new(Code::INTERNAL, "").into_response(),
-        }
+        let cookie = HeaderValue::from_str(&cookie).map_err(|_| Problem::new(Code::INTERNAL, ""))?;
+        response.headers_mut().insert(SET_COOKIE, cookie);
+        Ok(response)
     }
 }
 
