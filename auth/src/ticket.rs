@@ -3,8 +3,10 @@
 //! One invariant: a ticket opens nothing twice on one node, and a ticket is no cookie, nor a cookie a ticket (the purpose
 //! is authenticated with the content). Knows nothing of HTTP.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemas::ids::{StreamName, TenantId};
@@ -22,9 +24,16 @@ pub use crate::seal::BadKey;
 /// How long a ticket is good for, in milliseconds.
 pub const TICKET_TTL_MS: i64 = 30_000;
 
-/// How many spent tickets are remembered. Each costs 24 bytes and its share of a tree, for 30 s: some 8 MiB at worst, at
+/// How many spent tickets are remembered. Each costs 40 bytes and its share of a tree, for 30 s: some 12 MiB at worst, at
 /// 6,600 tickets a second. Beyond, redeeming is refused, never forgotten.
 const SPENT_MAX: usize = 200_000;
+
+/// How many of them one tenant may have spent, so that the others' are never refused on its account. All readers of a
+/// full node (20,000 connections) may come back at once.
+const SPENT_BY_TENANT_MAX: u32 = 50_000;
+
+/// How many of them one principal may have spent: 66 a second.
+const SPENT_BY_PRINCIPAL_MAX: u32 = 2_000;
 
 /// The longest ticket or cookie that is looked at: the longest token, sealed, with room for a filter.
 const TEXT_BYTES_MAX: usize = 48 * 1024;
@@ -126,7 +135,8 @@ impl Tickets {
         let id = Ulid::from_string(&content.id).map_err(|_| BadTicket::invalid("sealed_otherwise"))?;
         let principal = content.principal.into_principal()?;
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.spend(id, content.expires_at_ms, now_ms)?;
+        let owners = spent.owners_of(&principal);
+        spent.spend(id, owners, content.expires_at_ms, now_ms)?;
         Ok(Ticket {
             principal,
             stream,
@@ -235,30 +245,71 @@ fn to_json(content: &impl Serialize) -> Vec<u8> {
 /// The tickets that were redeemed and could still be redeemed again: ordered by when they expire.
 #[derive(Default)]
 struct Spent {
-    tickets: BTreeSet<(i64, u128)>,
+    tickets: BTreeMap<(i64, u128), Owners>,
+    /// How many of them each owner has.
+    by_owner: HashMap<u64, u32>,
+    /// Its keys are random: nobody can choose names that collide.
+    hasher: RandomState,
+}
+
+/// Whose a ticket is, hashed.
+#[derive(Debug, Clone, Copy)]
+struct Owners {
+    tenant: u64,
+    principal: u64,
 }
 
 impl Spent {
-    fn spend(&mut self, id: Ulid, expires_at_ms: i64, now_ms: i64) -> Result<(), BadTicket> {
-        while self
-            .tickets
-            .first()
-            .is_some_and(|(expired_at_ms, _)| *expired_at_ms <= now_ms)
+    fn owners_of(&self, principal: &Principal) -> Owners {
+        let tenant = principal.tenant.as_str();
+        Owners {
+            tenant: self.hasher.hash_one(tenant),
+            principal: self
+                .hasher
+                .hash_one((tenant, &principal.issuer, &principal.subject)),
+        }
+    }
+
+    fn spend(&mut self, id: Ulid, owners: Owners, expires_at_ms: i64, now_ms: i64) -> Result<(), BadTicket> {
+        while let Some(first) = self.tickets.first_entry()
+            && first.key().0 <= now_ms
         {
-            self.tickets.pop_first();
+            let owners = first.remove();
+            self.give_back(owners);
         }
         let ticket = (expires_at_ms, id.into());
-        if self.tickets.contains(&ticket) {
+        if self.tickets.contains_key(&ticket) {
             return Err(BadTicket::invalid("spent"));
         }
-        if self.tickets.len() >= SPENT_MAX {
+        if self.tickets.len() >= SPENT_MAX
+            || self.count(owners.tenant) >= SPENT_BY_TENANT_MAX
+            || self.count(owners.principal) >= SPENT_BY_PRINCIPAL_MAX
+        {
             return Err(BadTicket {
                 code: Code::RATE_LIMITED,
                 detail: "too_many",
             });
         }
-        self.tickets.insert(ticket);
+        self.tickets.insert(ticket, owners);
+        for owner in [owners.tenant, owners.principal] {
+            *self.by_owner.entry(owner).or_default() += 1;
+        }
         Ok(())
+    }
+
+    fn count(&self, owner: u64) -> u32 {
+        self.by_owner.get(&owner).copied().unwrap_or_default()
+    }
+
+    fn give_back(&mut self, owners: Owners) {
+        for owner in [owners.tenant, owners.principal] {
+            if let Entry::Occupied(mut count) = self.by_owner.entry(owner) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
     }
 }
 

@@ -145,9 +145,10 @@ fn every_altered_byte_is_noticed() {
 fn what_was_spent_is_forgotten_when_it_expires_and_never_before() {
     let mut spent = Spent::default();
     let mut id = 0_u128;
+    // Each from a tenant of its own.
     let mut spend = |spent: &mut Spent, expires_at_ms, now_ms| {
         id += 1;
-        spent.spend(Ulid::from(id), expires_at_ms, now_ms)
+        spent.spend(Ulid::from(id), owners(id, id), expires_at_ms, now_ms)
     };
     for _ in 0..SPENT_MAX {
         spend(&mut spent, 100, 0).expect("room");
@@ -159,9 +160,51 @@ fn what_was_spent_is_forgotten_when_it_expires_and_never_before() {
             detail: "too_many"
         })
     );
-    assert_eq!(detail(spent.spend(Ulid::from(1), 100, 99)), "spent");
+    assert_eq!(detail(spent.spend(Ulid::from(1), owners(1, 1), 100, 99)), "spent");
     spend(&mut spent, 200, 100).expect("room again");
-    assert_eq!(spent.tickets.len(), 1);
+    assert_eq!((spent.tickets.len(), spent.by_owner.len()), (1, 2));
+}
+
+/// Numbers in place of hashes.
+fn owners(tenant: u128, principal: u128) -> Owners {
+    let number = |of: u128| u64::try_from(of).expect("small");
+    Owners {
+        tenant: number(tenant),
+        principal: number(principal) | 1 << 63,
+    }
+}
+
+#[test]
+fn who_spends_too_many_tickets_is_refused_and_the_others_are_not() {
+    let mut spent = Spent::default();
+    let mut id = 0_u128;
+    let mut spend = |spent: &mut Spent, tenant, principal, now_ms| {
+        id += 1;
+        spent.spend(Ulid::from(id), owners(tenant, principal), 100, now_ms)
+    };
+    for _ in 0..SPENT_BY_PRINCIPAL_MAX {
+        spend(&mut spent, 1, 1, 0).expect("room");
+    }
+    let refused = spend(&mut spent, 1, 1, 0).expect_err("too many");
+    assert_eq!(refused.code, Code::RATE_LIMITED);
+    // The tenant's others go on, until it is the tenant's share that is used up.
+    for number in u128::from(SPENT_BY_PRINCIPAL_MAX)..u128::from(SPENT_BY_TENANT_MAX) {
+        spend(&mut spent, 1, number, 0).expect("room for others");
+    }
+    assert_eq!(detail(spend(&mut spent, 1, 2, 0)), "too_many");
+    spend(&mut spent, 2, 1_000_000, 0).expect("room for another tenant");
+    spend(&mut spent, 1, 1, 100).expect("room again");
+}
+
+#[test]
+fn owners_are_told_apart_by_issuer_tenant_and_subject() {
+    let spent = Spent::default();
+    let mine = spent.owners_of(&principal());
+    let mut other = principal();
+    other.subject = "bob".into();
+    let theirs = spent.owners_of(&other);
+    assert_eq!(mine.tenant, theirs.tenant);
+    assert_ne!(mine.principal, theirs.principal);
 }
 
 #[test]
