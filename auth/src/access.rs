@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schemas::attributes::Atom;
 use schemas::contract::{AccessRule, AttributeSource, Contract, Rows, Stream, Template, TemplatePart};
 use schemas::event::Event;
-use schemas::filter::Predicate;
+use schemas::filter::{BadFilter, Predicate};
 use schemas::ids::{AttributeId, TenantId};
 use schemas::problem::Code;
 use schemas::project::Mask;
@@ -154,14 +154,7 @@ impl Grant {
             if filter.terms().any(|(id, _)| hides(stream, &clause.mask, id)) {
                 continue;
             }
-            let Some(rows) = narrow(stream, &clause.rows, filter) else {
-                return Err(Denied {
-                    code: Code::FILTER_INVALID,
-                    detail: "an attribute with several values is restricted by the grant: only values that the grant names \
-                             can be asked for"
-                        .to_owned(),
-                });
-            };
+            let rows = narrow(stream, &clause.rows, filter).ok_or_else(|| inexact("grant"))?;
             clauses.push(Clause {
                 rows,
                 mask: Arc::clone(&clause.mask),
@@ -196,12 +189,31 @@ impl Grant {
     pub fn filterable(&self, stream: &Stream) -> Vec<AttributeId> {
         (0..stream.attributes.len())
             .filter_map(|place| u16::try_from(place).ok().map(AttributeId))
-            .filter(|id| {
-                self.clauses
-                    .iter()
-                    .any(|clause| !hides(stream, &clause.mask, *id))
-            })
+            .filter(|id| self.may_filter(stream, *id))
             .collect()
+    }
+
+    /// Reads a reader's filter from a query string. An attribute by which no clause may be filtered is unknown, before
+    /// anything else is said of its values.
+    pub fn filter_from_query<'a>(
+        &self,
+        stream: &Stream,
+        pairs: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Predicate, BadFilter> {
+        Predicate::from_query_within(stream, &|id| self.may_filter(stream, id), pairs)
+    }
+
+    /// Reads a reader's filter from JSON, as [`Grant::filter_from_query`] does.
+    pub fn filter_from_json(
+        &self,
+        stream: &Stream,
+        filter: &serde_json::Value,
+    ) -> Result<Predicate, BadFilter> {
+        Predicate::from_json_within(stream, &|id| self.may_filter(stream, id), filter)
+    }
+
+    fn may_filter(&self, stream: &Stream, id: AttributeId) -> bool {
+        self.clauses.iter().any(|clause| !hides(stream, &clause.mask, id))
     }
 }
 
@@ -271,6 +283,21 @@ fn canonical(mut clauses: SmallVec<[Clause; 1]>) -> SmallVec<[Clause; 1]> {
         })
     });
     clauses
+}
+
+/// A reader's filter within the one that its ticket is sealed with: an event must match both.
+pub fn within_ticket(stream: &Stream, ticket: &Predicate, filter: &Predicate) -> Result<Predicate, Denied> {
+    narrow(stream, ticket, filter).ok_or_else(|| inexact("ticket"))
+}
+
+/// Two restrictions that no single predicate can say.
+fn inexact(by: &str) -> Denied {
+    Denied {
+        code: Code::FILTER_INVALID,
+        detail: format!(
+            "an attribute with several values is restricted by the {by}: only values that the {by} names can be asked for"
+        ),
+    }
 }
 
 /// The rows that a rule gives to this principal; `None` where a claim that it needs is missing or empty.
@@ -354,14 +381,20 @@ fn is_multiple(stream: &Stream, id: AttributeId) -> bool {
     )
 }
 
-/// Whether a mask hides what the attribute is read from. An attribute that is not declared is hidden.
+/// Whether a mask hides what the attribute is read from. An attribute that is not declared is hidden. One from the key or
+/// a header is, where the mask hides another that is declared: the key may hold its value ([`Event::encode`] leaves it
+/// out then), and a filter by it would tell that value by trial.
 fn hides(stream: &Stream, mask: &Mask, id: AttributeId) -> bool {
+    let hidden =
+        |source: &AttributeSource| matches!(source, AttributeSource::Pointer(pointer) if mask.hides(pointer));
     stream
         .attributes
         .get(usize::from(id.0))
         .is_none_or(|attribute| match &attribute.source {
-            AttributeSource::Pointer(pointer) => mask.hides(pointer),
-            AttributeSource::Key | AttributeSource::Header(_) => false,
+            AttributeSource::Pointer(_) => hidden(&attribute.source),
+            AttributeSource::Key | AttributeSource::Header(_) => {
+                stream.attributes.iter().any(|other| hidden(&other.source))
+            }
         })
 }
 

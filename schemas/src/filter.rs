@@ -49,6 +49,16 @@ impl Predicate {
         stream: &Stream,
         pairs: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, BadFilter> {
+        Self::from_query_within(stream, &|_| true, pairs)
+    }
+
+    /// The same for a reader who may filter by some attributes only: the others look as if they did not exist, whatever
+    /// is asked of them.
+    pub fn from_query_within<'a>(
+        stream: &Stream,
+        filterable: &dyn Fn(AttributeId) -> bool,
+        pairs: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, BadFilter> {
         let mut predicate = Self::default();
         for (key, text) in pairs {
             let name = match key.strip_prefix("where.") {
@@ -56,7 +66,8 @@ impl Predicate {
                 None if RESERVED_PARAMETERS.contains(&key) => continue,
                 None => key,
             };
-            predicate.add(stream, name, split(text))?;
+            let id = known(stream, filterable, name)?;
+            predicate.add(stream, id, name, split(text))?;
         }
         Ok(predicate)
     }
@@ -64,22 +75,32 @@ impl Predicate {
     /// Reads a JSON object: `{"patient":"Patient/1","status":["final","amended"]}`. Booleans and whole numbers stand for
     /// their text.
     pub fn from_json(stream: &Stream, value: &Value) -> Result<Self, BadFilter> {
+        Self::from_json_within(stream, &|_| true, value)
+    }
+
+    /// The same for a reader who may filter by some attributes only: the others look as if they did not exist, whatever
+    /// is asked of them.
+    pub fn from_json_within(
+        stream: &Stream,
+        filterable: &dyn Fn(AttributeId) -> bool,
+        value: &Value,
+    ) -> Result<Self, BadFilter> {
         let Value::Object(members) = value else {
             return Err(invalid("a filter is an object of attributes".to_owned()));
         };
         let mut predicate = Self::default();
         for (name, value) in members {
+            let id = known(stream, filterable, name)?;
             let values = match value {
                 Value::Array(values) => values.iter().map(text).collect::<Option<Vec<_>>>(),
                 value => text(value).map(|text| vec![text]),
             };
             let Some(values) = values else {
-                known(stream, name)?;
                 return Err(invalid(format!(
                     "{name}: a string or an array of strings is wanted"
                 )));
             };
-            predicate.add(stream, name, values)?;
+            predicate.add(stream, id, name, values)?;
         }
         Ok(predicate)
     }
@@ -151,8 +172,13 @@ impl Predicate {
         self.terms.values().any(Vec::is_empty)
     }
 
-    fn add(&mut self, stream: &Stream, name: &str, values: Vec<String>) -> Result<(), BadFilter> {
-        let id = known(stream, name)?;
+    fn add(
+        &mut self,
+        stream: &Stream,
+        id: AttributeId,
+        name: &str,
+        values: Vec<String>,
+    ) -> Result<(), BadFilter> {
         if self.terms.contains_key(&id) {
             return Err(invalid(format!(
                 "{name}: named twice; several values are separated by commas"
@@ -185,8 +211,13 @@ impl Predicate {
     }
 }
 
-fn known(stream: &Stream, name: &str) -> Result<AttributeId, BadFilter> {
-    stream.attribute(name).ok_or_else(|| BadFilter {
+fn known(
+    stream: &Stream,
+    filterable: &dyn Fn(AttributeId) -> bool,
+    name: &str,
+) -> Result<AttributeId, BadFilter> {
+    let id = stream.attribute(name).filter(|id| filterable(*id));
+    id.ok_or_else(|| BadFilter {
         code: Code::UNKNOWN_PARAMETER,
         // The name came from outside: cut, so that an answer stays small.
         detail: format!(

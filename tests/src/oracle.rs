@@ -234,13 +234,21 @@ impl Model {
         })
     }
 
-    /// The ways that are left when the filter names something that a way's rule hides.
+    /// The ways that are left when the filter names something that a way's rule hides. The key and the headers may say
+    /// again what is in a hidden attribute, so a filter by them counts as one by any that is hidden.
     fn ways_of<'a>(&'a self, who: &Who, filter: &Filter) -> Vec<Way<'a>> {
         let mut ways = self.ways(who);
         ways.retain(|way| {
             filter.iter().all(|(name, _)| {
+                let hides = |attribute: &Attribute| {
+                    attribute.from.starts_with('/') && way.rule.fields.touches(&attribute.from)
+                };
                 self.attribute(name).is_some_and(|attribute| {
-                    !attribute.from.starts_with('/') || !way.rule.fields.touches(&attribute.from)
+                    if attribute.from.starts_with('/') {
+                        !hides(attribute)
+                    } else {
+                        !self.attributes.iter().any(hides)
+                    }
                 })
             })
         });

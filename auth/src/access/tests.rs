@@ -9,6 +9,7 @@ use schemas::contract::{Attribute, Deletes, Format, Place, TenantSource, TopicPa
 use schemas::event::{Change, Data};
 use schemas::ids::{AttributeName, Slot, StreamName};
 use schemas::project::Pointer;
+use serde_json::json;
 
 use super::*;
 use crate::testing::{principal, tenant};
@@ -104,8 +105,8 @@ fn event(of: &str, values: &[(AttributeId, &str)]) -> Event {
         offset: 0,
         tenant: tenant(of),
         id: "1".into(),
-        source: "/x".into(),
         own_id: None,
+        source: "/x".into(),
         kind: "x".into(),
         subject: None,
         time_ms: 0,
@@ -297,7 +298,14 @@ fn a_clause_cannot_be_filtered_by_what_it_hides() {
         1
     );
 
-    assert_eq!(grant(&["a"]).filterable(&stream), [STATUS, CODE, KEY]);
+    assert_eq!(
+        grant(&["a"]).filterable(&stream),
+        [STATUS, CODE],
+        "the key may hold what is hidden"
+    );
+    let by_key = filter(&[(KEY, &["Patient/1"])]);
+    let denied = grant(&["a"]).select(&stream, &by_key).expect_err("hidden");
+    assert_eq!(denied.code, Code::UNKNOWN_PARAMETER);
     assert_eq!(
         grant(&["a", "b"]).filterable(&stream),
         [PATIENT, STATUS, CODE, KEY]
@@ -308,7 +316,55 @@ fn a_clause_cannot_be_filtered_by_what_it_hides() {
 fn an_allow_list_hides_the_attributes_that_it_does_not_name() {
     let stream = stream(vec![rule(&["a"], &[], show(&["/status", "/code/coding"]))]);
     let grant = Grant::compile(&stream, &principal(&["a"], &[])).expect("granted");
-    assert_eq!(grant.filterable(&stream), [STATUS, CODE, KEY]);
+    assert_eq!(grant.filterable(&stream), [STATUS, CODE]);
+}
+
+#[test]
+fn the_key_is_for_filters_where_nothing_declared_is_hidden() {
+    let stream = stream(vec![rule(&["a"], &[], hide(&["/note"]))]);
+    let grant = Grant::compile(&stream, &principal(&["a"], &[])).expect("granted");
+    assert_eq!(grant.filterable(&stream), [PATIENT, STATUS, CODE, KEY]);
+}
+
+#[test]
+fn a_hidden_attribute_looks_like_one_that_does_not_exist() {
+    let stream = stream(vec![rule(&["a"], &[], hide(&["/subject"]))]);
+    let grant = Grant::compile(&stream, &principal(&["a"], &[])).expect("granted");
+    let long = "x".repeat(1000);
+    for value in ["", "Patient/1", &long] {
+        let refused = |name: &str| {
+            let bad = grant.filter_from_query(&stream, [(name, value)].into_iter());
+            let bad = bad.expect_err("refused");
+            (bad.code, bad.detail.replace(name, "NAME"))
+        };
+        assert_eq!(refused("patient"), refused("unheard"), "{value:?}");
+    }
+    for value in [json!(null), json!([]), json!({}), json!("Patient/1"), json!([""])] {
+        let refused = |name: &str| {
+            let bad = grant.filter_from_json(&stream, &json!({ name: value.clone() }));
+            let bad = bad.expect_err("refused");
+            (bad.code, bad.detail.replace(name, "NAME"))
+        };
+        assert_eq!(refused("patient"), refused("unheard"), "{value}");
+    }
+    let known = grant.filter_from_query(&stream, [("status", "")].into_iter());
+    assert_eq!(known.expect_err("empty").code, Code::FILTER_INVALID);
+}
+
+#[test]
+fn two_filters_on_several_values_are_one_only_where_that_is_exact() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    let ticket = filter(&[(CODE, &["a", "b"]), (STATUS, &["final", "amended"])]);
+    let within = |terms: &[(AttributeId, &[&str])]| within_ticket(&stream, &ticket, &filter(terms));
+    assert_eq!(
+        within(&[(CODE, &["b", "c"])]).expect_err("inexact").code,
+        Code::FILTER_INVALID
+    );
+    assert_eq!(
+        within(&[(CODE, &["b"]), (STATUS, &["amended", "draft"])]).expect("exact"),
+        filter(&[(CODE, &["b"]), (STATUS, &["amended"])])
+    );
+    assert_eq!(within(&[]).expect("the ticket's own"), ticket);
 }
 
 #[test]
@@ -559,7 +615,13 @@ mod naive {
                     };
                     has(name, &value.replace("{subject}", "ann"))
                 });
-                let filterable = world.filter.iter().all(|(name, _)| !hides.contains(name));
+                let declared_hidden = ["patient", "status", "code"]
+                    .iter()
+                    .any(|name| hides.contains(name));
+                let filterable = world
+                    .filter
+                    .iter()
+                    .all(|(name, _)| !hides.contains(name) && (*name != "recordkey" || !declared_hidden));
                 let asked = world
                     .filter
                     .iter()

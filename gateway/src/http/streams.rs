@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use auth::access::Grant;
+use auth::access::{Grant, within_ticket};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -39,7 +39,7 @@ pub(crate) async fn get(
         .filters
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let filter = Predicate::from_query(&stream, pairs)?;
+    let filter = Grant::compile(&stream, &reader.principal)?.filter_from_query(&stream, pairs)?;
     if form != accept::EVENT_STREAM {
         let after = gateway.after(parameters.after.as_deref(), &stream, &reader)?;
         let reading = reading(stream, &reader, &filter, after)?;
@@ -75,7 +75,7 @@ pub(crate) async fn post(
     let after = body::text(&mut members, "after")?;
     let filter = match members.remove("where") {
         None => Predicate::default(),
-        Some(filter) => Predicate::from_json(&stream, &filter)?,
+        Some(filter) => Grant::compile(&stream, &reader.principal)?.filter_from_json(&stream, &filter)?,
     };
     refuse_later(&mut members)?;
     body::finish(&members)?;
@@ -145,7 +145,7 @@ fn reading(
 ) -> Result<Reading, Problem> {
     let filter = match &reader.filter {
         None => filter.clone(),
-        Some(restriction) => Predicate::from_json(&stream, restriction)?.and(filter),
+        Some(restriction) => within_ticket(&stream, &Predicate::from_json(&stream, restriction)?, filter)?,
     };
     Ok(Reading {
         stream,

@@ -11,7 +11,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
-use schemas::filter::Predicate;
 use schemas::problem::Code;
 use serde_json::{Value, json};
 
@@ -72,8 +71,9 @@ impl Gateway {
         match (&stream, filter) {
             (None, Some(_)) => return Err(Problem::new(Code::BODY_INVALID, "where needs a stream")),
             (Some(stream), Some(filter)) => {
-                let filter = Predicate::from_json(stream, filter)?;
-                Grant::compile(stream, &reader.principal)?.select(stream, &filter)?;
+                let grant = Grant::compile(stream, &reader.principal)?;
+                let filter = grant.filter_from_json(stream, filter)?;
+                grant.select(stream, &filter)?;
             }
             (_, None) => {}
         }

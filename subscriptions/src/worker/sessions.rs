@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use auth::access::Grant;
+use auth::access::{Denied, Grant, within_ticket};
 use auth::token::Principal;
 use bytes::Bytes;
 use rand::Rng;
@@ -159,7 +159,7 @@ impl State {
         filter: &Predicate,
     ) -> Result<Arc<auth::access::Selection>, Failure> {
         let contract = &self.contract.streams[stream];
-        let denied = |denied: auth::access::Denied| Failure::new(denied.code, denied.detail);
+        let denied = |denied: Denied| Failure::new(denied.code, denied.detail);
         let grant = Grant::compile(contract, principal).map_err(denied)?;
         let selection = grant.select(contract, filter).map_err(denied)?;
         if !self.shards[stream].layout.complete {
@@ -521,11 +521,13 @@ impl State {
         let stream = self.stream(&subscribe.stream)?;
         let contract = Arc::clone(&self.contract.streams[stream]);
         // Whoever has no grant learns nothing of the stream, not even which attributes it has.
-        Grant::compile(&contract, principal).map_err(|denied| Failure::new(denied.code, denied.detail))?;
-        let mut filter = Predicate::from_json(&contract, &serde_json::Value::Object(subscribe.filter))
+        let refused = |denied: Denied| Failure::new(denied.code, denied.detail);
+        let mut filter = Grant::compile(&contract, principal)
+            .map_err(refused)?
+            .filter_from_json(&contract, &serde_json::Value::Object(subscribe.filter))
             .map_err(|bad| Failure::new(bad.code, bad.detail))?;
         if let Some(only) = restriction {
-            filter = filter.and(&only.filter);
+            filter = within_ticket(&contract, &only.filter, &filter).map_err(refused)?;
         }
         let selection = self.select(stream, principal, &filter)?;
         let after = match subscribe.after.as_deref() {

@@ -363,6 +363,27 @@ async fn a_ticket_opens_once_what_it_was_issued_for() {
 #[tokio::test]
 async fn a_ticket_stays_with_the_page_that_it_was_issued_to() {
     let rig = Rig::new();
+#[tokio::test]
+async fn a_tickets_filter_and_the_readers_are_one_or_are_refused() {
+    let rig = Rig::new();
+    rig.complete().await;
+    let bearer = rig.bearer();
+    for (asked, code) in [("B,C", Some("filter_invalid")), ("B", None)] {
+        let body = r#"{"stream":"observations","where":{"code":["A","B"]}}"#;
+        let issued = rig
+            .post("/v1/tickets", &[("authorization", &bearer), JSON], body)
+            .await;
+        let issued = issued.json();
+        let ticket = issued["ticket"].as_str().expect("a ticket");
+        let uri = format!("/v1/streams/observations?ticket={ticket}&code={asked}");
+        let page = rig.get(&uri, &[BATCH]).await;
+        match code {
+            None => assert_eq!(page.status, StatusCode::OK, "{}", page.text),
+            Some(code) => assert_eq!(page.code(), code),
+        }
+    }
+}
+
     rig.complete().await;
     let bearer = rig.bearer();
     let issue = || async {
