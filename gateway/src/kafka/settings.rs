@@ -14,6 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// Properties that `[kafka.properties]` may not set: each would break a promise, or has a setting of its own.
 pub const PROTECTED_PROPERTIES: &[&str] = &[
     "allow.auto.create.topics",
+    // The old name of `enable.auto.commit`.
+    "auto.commit.enable",
     "auto.offset.reset",
     "bootstrap.servers",
     "enable.auto.commit",
@@ -268,6 +270,7 @@ mod tests {
         let settings = settings(&[
             ("isolation.level", "read_uncommitted"),
             ("auto.offset.reset", "latest"),
+            ("auto.commit.enable", "true"),
         ]);
         assert_eq!(
             settings.live_consumer().get("isolation.level"),
@@ -278,7 +281,7 @@ mod tests {
             settings.lookup_client().get("isolation.level"),
             Some("read_committed")
         );
-        assert_eq!(settings.bad_properties().len(), 2);
+        assert_eq!(settings.bad_properties().len(), 3);
     }
 
     #[test]
