@@ -195,6 +195,8 @@ pub struct PullPage {
     pub next: String,
     /// What could not be given any more, as in the `gap` message.
     pub gap: Option<serde_json::Value>,
+    /// Whether the page ends where one replay may not read further; the next one goes on from its cursor.
+    pub limited: bool,
 }
 
 /// Why the engine refuses.

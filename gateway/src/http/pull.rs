@@ -1,7 +1,9 @@
 //! Pages of events, with a long poll: a JSON batch of CloudEvents, and where the next page is.
 //!
 //! Every answer, an empty page and a 304 too, has `Link: <...>; rel="next"` and the same cursor in `Tidewire-Cursor`.
-//! `Tidewire-Gap`, where it is, is the JSON of what could not be given any more (the `gap` message of `tidewire.v1`).
+//! `Tidewire-Gap`, where it is, is the JSON of what could not be given any more (the `gap` message of `tidewire.v1`); of
+//! many partitions it names the first and counts the others in `more`, because clients and proxies bound headers.
+//! `Tidewire-Replay: limited` says that the page ends where as much was read as one replay may read: go on from the cursor.
 //! The `ETag` is a hash of the events without their cursors: a cursor is sealed anew each time, and moves with what
 //! others are sent. It is weak for that reason (RFC 9110, section 8.8.1).
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use schemas::problem::Code;
+use serde_json::Value;
 use subscriptions::hub::{Pull, PullPage, Reading};
 
 use super::body::Pieces;
@@ -27,6 +30,12 @@ use super::{Gateway, HttpLimits};
 pub(crate) const CURSOR: HeaderName = HeaderName::from_static("tidewire-cursor");
 /// What could not be given any more.
 pub(crate) const GAP: HeaderName = HeaderName::from_static("tidewire-gap");
+
+/// Whether the page ends early.
+pub(crate) const REPLAY: HeaderName = HeaderName::from_static("tidewire-replay");
+
+/// Of `Tidewire-Gap`: with the cursor in it and the two beside it, the head stays below what Node takes (16 KiB).
+const GAP_BYTES_MAX: usize = 2 << 10;
 
 /// Answers with one page. Its reader holds its place until it has taken the body.
 pub(crate) async fn page(
@@ -75,7 +84,7 @@ fn answer(
     held: impl Send + Unpin + 'static,
 ) -> Response {
     let tag = tag(&page.events);
-    let unchanged = page.gap.is_none() && is_known(request, &tag);
+    let unchanged = page.gap.is_none() && !page.limited && is_known(request, &tag);
     let mut response = if unchanged {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -100,7 +109,10 @@ fn answer(
     say(CURSOR, &page.next);
     say(ETAG, &tag);
     if let Some(gap) = &page.gap {
-        say(GAP, &ascii(&gap.to_string()));
+        say(GAP, &bounded(gap));
+    }
+    if page.limited {
+        say(REPLAY, "limited");
     }
     response
 }
@@ -164,6 +176,29 @@ fn is_known(request: &HeaderMap, tag: &str) -> bool {
         .any(|candidate| candidate.trim().trim_start_matches("W/") == opaque)
 }
 
+/// The gap as a header, in at most [`GAP_BYTES_MAX`] beside its cursor.
+fn bounded(gap: &Value) -> String {
+    let mut gap = gap.clone();
+    let partitions = gap.get_mut("partitions").and_then(Value::as_array_mut);
+    let mut more = 0;
+    if let Some(partitions) = partitions {
+        let mut bytes = 0;
+        let fitting = partitions
+            .iter()
+            .take_while(|partition| {
+                bytes += ascii(&partition.to_string()).len() + 1;
+                bytes <= GAP_BYTES_MAX
+            })
+            .count();
+        more = partitions.len() - fitting;
+        partitions.truncate(fitting);
+    }
+    if let (1.., Some(members)) = (more, gap.as_object_mut()) {
+        members.insert("more".to_owned(), Value::from(more));
+    }
+    ascii(&gap.to_string())
+}
+
 /// JSON in a header: what is not ASCII is escaped.
 fn ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
@@ -184,7 +219,7 @@ mod tests {
     use super::*;
     use crate::http::accept;
 
-    fn page(events: &[&'static str], gap: Option<serde_json::Value>) -> PullPage {
+    fn page(events: &[&'static str], gap: Option<Value>) -> PullPage {
         PullPage {
             events: events
                 .iter()
@@ -192,6 +227,7 @@ mod tests {
                 .collect(),
             next: "c2".into(),
             gap,
+            limited: false,
         }
     }
 
@@ -266,6 +302,38 @@ mod tests {
         assert_eq!(response.status(), StatusCode::OK);
         let told = response.headers()[GAP].to_str().expect("ascii");
         assert!(told.contains("\"expired\"") && told.contains("\\u00e9"), "{told}");
+    }
+
+    #[test]
+    fn a_gap_of_many_partitions_is_bounded_and_counts_the_others() {
+        let partitions: Vec<_> = (0..256)
+            .map(|partition| serde_json::json!({"partition": partition, "reason": "expired", "from": 1, "to": 900}))
+            .collect();
+        let gap = serde_json::json!({"cursor": "c", "partitions": partitions});
+        let response = answered(&page(&[], Some(gap)), None);
+        let told = response.headers()[GAP].to_str().expect("ascii");
+        assert!(told.len() < GAP_BYTES_MAX + 100, "{}", told.len());
+        let told: Value = serde_json::from_str(told).expect("JSON");
+        let named = told["partitions"].as_array().expect("partitions").len();
+        assert!(named > 10);
+        assert_eq!(told["more"], 256 - named);
+    }
+
+    #[test]
+    fn a_page_that_ends_early_says_so_and_is_never_unchanged() {
+        let whole = page(&[], None);
+        let tag = answered(&whole, None).headers()[ETAG]
+            .to_str()
+            .expect("tag")
+            .to_owned();
+        assert!(!answered(&whole, None).headers().contains_key(REPLAY));
+        let limited = PullPage {
+            limited: true,
+            ..page(&[], None)
+        };
+        let response = answered(&limited, Some(&tag));
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[REPLAY], "limited");
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl State {
             .failed
             .clone();
         // A replay that reached its limit has an advanced cursor: the next request goes on from there.
-        if let Some(failure) = failed.filter(|failure| failure.code != Code::REPLAY_LIMITED) {
+        let limited = failed
+            .as_ref()
+            .is_some_and(|failure| failure.code == Code::REPLAY_LIMITED);
+        if let Some(failure) = failed.filter(|_| !limited) {
             self.metrics.refused(failure.code.name);
             return Err(failure);
         }
@@ -135,6 +138,7 @@ impl State {
             events,
             next: next.to_string(),
             gap,
+            limited,
         })
     }
 
