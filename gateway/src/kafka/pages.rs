@@ -205,6 +205,11 @@ impl<K: Clone + Eq + std::hash::Hash> Pages<K> {
         self.logs.get(key)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.logs.len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -254,7 +259,27 @@ impl<K: Clone + Eq + std::hash::Hash> Pages<K> {
             }
             if let Some(gone) = self.logs.get_mut(&key).and_then(|log| log.chunks.remove(&from)) {
                 self.bytes -= gone.cost();
+                self.tidy(&key);
             }
+        }
+    }
+
+    /// Forgets a pass of a partition, and the partition if nothing else is known of it.
+    pub(super) fn end_pass(&mut self, key: &K, id: u64) {
+        if let Some(log) = self.logs.get_mut(key) {
+            log.passes.retain(|view| view.id != id);
+        }
+        self.tidy(key);
+    }
+
+    /// Forgets a partition of which nothing was read that is still here, and nobody reads.
+    pub(super) fn tidy(&mut self, key: &K) {
+        if self
+            .logs
+            .get(key)
+            .is_some_and(|log| log.chunks.is_empty() && log.passes.is_empty())
+        {
+            self.logs.remove(key);
         }
     }
 

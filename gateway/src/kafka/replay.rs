@@ -67,9 +67,11 @@ pub(super) struct State {
     next_id: u64,
 }
 
-/// The readers of one partition who wait.
+/// The readers of one partition.
 #[derive(Default)]
 struct Readers {
+    /// So many, whether they wait or not.
+    count: usize,
     changed: Arc<Notify>,
     waiting: HashMap<u64, Waiting>,
 }
@@ -221,10 +223,10 @@ async fn page(shared: Arc<Shared>, partition: Partition, from: i64, until: i64) 
     let (changed, id) = {
         let mut state = shared.lock();
         state.next_id += 1;
-        (
-            Arc::clone(&state.readers.entry(key.clone()).or_default().changed),
-            state.next_id,
-        )
+        let id = state.next_id;
+        let readers = state.readers.entry(key.clone()).or_default();
+        readers.count += 1;
+        (Arc::clone(&readers.changed), id)
     };
     let place = WaitingPlace {
         shared: &shared,
@@ -256,8 +258,16 @@ struct WaitingPlace<'a> {
 
 impl Drop for WaitingPlace<'_> {
     fn drop(&mut self) {
-        if let Some(readers) = self.shared.lock().readers.get_mut(self.key) {
-            readers.waiting.remove(&self.id);
+        let mut state = self.shared.lock();
+        let Some(readers) = state.readers.get_mut(self.key) else {
+            return;
+        };
+        readers.waiting.remove(&self.id);
+        readers.count -= 1;
+        if readers.count == 0 {
+            // Slots are never reused: what is kept of a dead one would be kept for good.
+            state.readers.remove(self.key);
+            state.pages.tidy(self.key);
         }
     }
 }
@@ -334,6 +344,15 @@ impl Shared {
         self.metrics.waiting.set(gauge(state.queue.len()));
         self.metrics.under_way.set(gauge(running));
         self.metrics.consumers.set(gauge(state.threads));
+    }
+}
+
+#[cfg(test)]
+impl Replay {
+    /// How many partitions anything is known of: by their readers, by their pages.
+    pub(super) fn known(&self) -> (usize, usize) {
+        let state = self.shared.lock();
+        (state.readers.len(), state.pages.len())
     }
 }
 
@@ -444,7 +463,7 @@ impl State {
     pub(super) fn end(&mut self, id: u64) {
         self.queue.retain(|queued| *queued != id);
         if let Some(pass) = self.passes.remove(&id) {
-            self.pages.log(&pass.key).passes.retain(|view| view.id != id);
+            self.pages.end_pass(&pass.key, id);
             self.tell(&pass.key);
         }
     }

@@ -582,6 +582,7 @@ mod older {
             past.replay.bounds(&past.partition).await.err(),
             Some(OlderError::Gone)
         );
+        assert_eq!(past.replay.known(), (0, 0), "nothing is kept of it");
     }
 
     #[tokio::test]
