@@ -65,6 +65,9 @@ async fn an_unknown_stream_and_a_forbidden_one_look_the_same() {
     assert_eq!(unknown.code(), "stream_forbidden");
     assert_eq!(unknown.status, forbidden.status);
     assert_eq!(unknown.text, forbidden.text);
+    let no_text = rig.get("/v1/streams/%FF", &[("authorization", &bearer)]).await;
+    assert_eq!(no_text.text, unknown.text);
+    assert_eq!(rig.get("/v1/streams/%FF", &[]).await.code(), "unauthenticated");
 }
 
 #[tokio::test]
@@ -361,9 +364,6 @@ async fn a_ticket_opens_once_what_it_was_issued_for() {
 }
 
 #[tokio::test]
-async fn a_ticket_stays_with_the_page_that_it_was_issued_to() {
-    let rig = Rig::new();
-#[tokio::test]
 async fn a_tickets_filter_and_the_readers_are_one_or_are_refused() {
     let rig = Rig::new();
     rig.complete().await;
@@ -384,6 +384,9 @@ async fn a_tickets_filter_and_the_readers_are_one_or_are_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_ticket_stays_with_the_page_that_it_was_issued_to() {
+    let rig = Rig::new();
     rig.complete().await;
     let bearer = rig.bearer();
     let issue = || async {
@@ -424,6 +427,16 @@ async fn the_cookie_counts_only_from_a_page_of_ours() {
         )
         .await;
     let set = issued.headers["set-cookie"].to_str().expect("cookie").to_owned();
+    let many: String = (0..400).map(|place| format!(" user/Kind{place}.rs")).collect();
+    let wordy = format!("Bearer {}", rig.token("north", &many, ""));
+    let refused = rig
+        .post(
+            "/v1/tickets",
+            &[("authorization", &wordy), JSON],
+            r#"{"as":"cookie"}"#,
+        )
+        .await;
+    assert_eq!(refused.code(), "token_invalid", "a browser would drop it");
     for attribute in [
         "__Host-tidewire=",
         "; Path=/",
@@ -512,6 +525,7 @@ async fn only_listed_origins_may_read_answers() {
         "Location",
         "Tidewire-Cursor",
         "Tidewire-Gap",
+        "Tidewire-Replay",
     ] {
         assert!(exposed.contains(name), "{name}");
     }
@@ -581,6 +595,24 @@ async fn a_websocket_needs_a_page_of_ours_or_credentials() {
         StatusCode::SWITCHING_PROTOCOLS
     );
     assert_eq!(rig.get("/v1/ws", &[]).await.code(), "upgrade_required");
+    let mut head = HANDSHAKE.to_vec();
+    head.push(("origin", ORIGIN));
+    let refused = rig.ask(request("HEAD", "/v1/ws", &head, "")).await;
+    assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
+    // A ticket stands in for the header where a page cannot set one, and nowhere else.
+    let bought = rig
+        .post(
+            "/v1/tickets",
+            &[
+                ("authorization", &rig.bearer()),
+                ("content-type", "application/json"),
+            ],
+            "{}",
+        )
+        .await
+        .json();
+    let with_ticket = format!("/v1/ws?ticket={}", bought["ticket"].as_str().expect("a ticket"));
+    assert_eq!(rig.get(&with_ticket, &HANDSHAKE).await.code(), "unauthenticated");
     let mut wrong = HANDSHAKE.to_vec();
     wrong.push(("origin", ORIGIN));
     assert_eq!(
