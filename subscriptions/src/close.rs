@@ -47,11 +47,6 @@ impl Close {
         code: 4201,
         reason: "unauthenticated",
     };
-    /// The token was revoked.
-    pub const REVOKED: Self = Self {
-        code: 4202,
-        reason: "token_revoked",
-    };
     /// A renewed token named another issuer, subject or tenant.
     pub const PRINCIPAL_CHANGED: Self = Self {
         code: 4203,
