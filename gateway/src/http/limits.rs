@@ -22,7 +22,7 @@ pub struct HttpLimits {
     pub body_bytes_max: usize,
     /// A request's body must be there within this time; beyond it the request is answered 408.
     pub body_timeout: Duration,
-    /// A peer that takes nothing of an answer for so long is cut off.
+    /// A peer that takes nothing of an answer for so long is cut off; over HTTP/2, with the whole connection.
     pub write_stall_max: Duration,
     /// The kernel's send buffer of each connection, in bytes: what a reader that takes nothing holds there before it counts
     /// as slow. 0: the kernel's own choice, which grows to megabytes (`net.ipv4.tcp_wmem`).
