@@ -795,14 +795,24 @@ async fn tickets_are_good_once_and_for_what_they_name() -> Result<()> {
         ask(&one, vec![], vec![]).await?.err().as_deref() == Some("ticket_invalid"),
         "a ticket opens one stream"
     );
-    // On a WebSocket, once.
-    let one = ticket(json!({"stream": "observations"}), None).await?;
-    let dial = Dial {
+    // On a page's WebSocket, once; who has no origin can send the header.
+    let origin = "https://app.example";
+    let one = ticket(json!({"stream": "observations"}), Some(origin)).await?;
+    let mut dial = Dial {
         query: http::query(&[("ticket", &one)]),
         ..Dial::default()
     };
+    let refused = Ws::dial(gateway.address(), &dial)
+        .await?
+        .err()
+        .context("a WebSocket without an origin needs the header")?;
+    ensure!(
+        (refused.status, refused.code.as_str()) == (401, "unauthenticated"),
+        "{refused:?}"
+    );
+    dial.headers = vec![("origin".to_owned(), origin.to_owned())];
     let opened = Ws::dial(gateway.address(), &dial).await?;
-    let mut ws = opened.map_err(|refused| anyhow::anyhow!("a ticket without an origin: {refused:?}"))?;
+    let mut ws = opened.map_err(|refused| anyhow::anyhow!("a page's ticket: {refused:?}"))?;
     let answer = ws
         .subscribe(&json!({"id": "s", "stream": "observations"}))
         .await?;
