@@ -21,8 +21,9 @@ use super::origin::Caller;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("Accept, Authorization, Content-Type, If-None-Match, Last-Event-ID");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Link, ETag, Retry-After, Location, Tidewire-Cursor, Tidewire-Gap, Tidewire-Replay");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Link, ETag, Retry-After, Location, Tidewire-Cursor, Tidewire-Gap, Tidewire-Replay",
+);
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const PREFLIGHT_VARY: HeaderValue =
     HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
