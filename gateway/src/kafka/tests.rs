@@ -221,6 +221,30 @@ async fn what_exists_is_read_from_its_end_and_what_comes_is_delivered_in_order()
 }
 
 #[tokio::test]
+async fn an_event_after_a_silence_is_delivered_soon() {
+    let broker = Broker::start(["a"], 1).expect("a broker");
+    let (source, mut readers) = start(&settings(&broker), vec![stream("events", "a")]);
+    let reader = &mut readers[0];
+    reader.until("complete", |reader| reader.complete).await;
+    let writer = Writer::new(&broker);
+    let mut took = Vec::new();
+    for number in 1..=20 {
+        // Longer than what counts as without a gap.
+        tokio::time::sleep(super::witness::GAP * 3).await;
+        let written = tokio::time::Instant::now();
+        writer.write("a", 0, "{}");
+        reader
+            .until("the event", |reader| reader.events.len() == number)
+            .await;
+        took.push(written.elapsed());
+    }
+    took.sort();
+    // A mock's fetch takes up to 100 ms; the witness adds one round trip to it, and no wait of its own.
+    assert!(took[10] < Duration::from_millis(180), "{took:?}");
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn a_topic_that_appears_later_is_read_from_its_first_record() {
     let broker = Broker::start(["a"], 1).expect("a broker");
     let (source, mut readers) = start(
