@@ -115,11 +115,6 @@ impl Live {
 
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
-        self.work();
-        self.questions.close();
-    }
-
-    fn work(&mut self) {
         let mut polled = Vec::with_capacity(BATCH_MAX);
         loop {
             loop {
@@ -508,6 +503,13 @@ impl Live {
         if let Some(stream) = self.streams.get_mut(stream) {
             stream.outbox.push(input);
         }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // However it ends: nobody is to wait for the witness's thread.
+        self.questions.close();
     }
 }
 
