@@ -10,6 +10,7 @@ use tidewire_tests::producer::Producer;
 use tidewire_tests::reader::{Item, Reader, Surface, Want};
 use tidewire_tests::topics::Topics;
 use tidewire_tests::volume::{dice, say, volume};
+use tidewire_tests::wait;
 use tokio::task::JoinSet;
 
 use crate::support::beside;
@@ -65,7 +66,7 @@ async fn kafka_stopped_and_started_loses_nothing_and_no_session() -> Result<()> 
         let mut told = Vec::new();
         while told.len() < 2 {
             tokio::select! {
-                surface = tidewire_tests::wait::within("stale to be told", stale.recv()) => {
+                surface = wait::within("stale to be told", stale.recv()) => {
                     let surface = surface?.context("the readers go on")?;
                     if !told.contains(&surface) {
                         told.push(surface);
@@ -80,6 +81,11 @@ async fn kafka_stopped_and_started_loses_nothing_and_no_session() -> Result<()> 
         );
         kafka.resume().await?;
         producer.send_all(&plan::records(after, "observations")).await?;
+        // Until the gateway knows that Kafka is back, another outage would be the same one to it.
+        wait::until("the gateway to find kafka again", || async {
+            (gateway.metric("source_reachable", &[]).await.ok()? >= 1.0).then_some(())
+        })
+        .await?;
     }
     while let Some(reader) = reading.join_next().await {
         reader??;

@@ -1,5 +1,6 @@
 //! A slow reader costs the others nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -33,6 +34,32 @@ async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> R
     Ok(ws)
 }
 
+/// Takes nothing until the gateway gives it up; what it then finds must end with the code. How many events that is.
+async fn take_nothing(gateway: Arc<Gateway>, mut slow: Ws) -> Result<usize> {
+    wait::until("the slow reader to be closed", || async {
+        let closed = gateway
+            .metric("hub_sessions_closed_total", &["slow_reader"])
+            .await
+            .ok()?;
+        (closed >= 1.0).then_some(())
+    })
+    .await?;
+    let mut got = 0;
+    loop {
+        match slow.hear().await? {
+            Said::Message(message) => got += usize::from(message["type"] == "event"),
+            Said::Closed { code, reason } => {
+                ensure!(
+                    (code, reason.as_str()) == (4002, "slow_reader"),
+                    "{code} {reason}"
+                );
+                return Ok(got);
+            }
+            Said::Gone => anyhow::bail!("it was cut off after {got} events without its code"),
+        }
+    }
+}
+
 /// One run: twenty good readers, with or without a slow one beside them. The median latency of the good ones.
 async fn run(world: &World, with_slow: bool) -> Result<Duration> {
     let topic = world.topic("slow", 1).await?;
@@ -41,14 +68,14 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
         .limit("session_lag_bytes_max", LAG_BYTES)
         .limit("group_log_bytes_max", LOG_BYTES);
     setup = setup.limit("send_buffer_bytes", 16 << 10);
-    let gateway = setup.start().await?;
+    let gateway = Arc::new(setup.start().await?);
     let token = world.user("north");
     let events = volume(500, 1500);
-    let slow = if with_slow {
-        Some(dial(&gateway, &token, Some(4096)).await?)
-    } else {
-        None
-    };
+    let mut slow = JoinSet::new();
+    if with_slow {
+        let ws = dial(&gateway, &token, Some(4096)).await?;
+        slow.spawn(take_nothing(Arc::clone(&gateway), ws));
+    }
     let begun = Instant::now();
     let mut reading = JoinSet::new();
     for _ in 0..20 {
@@ -85,42 +112,9 @@ async fn run(world: &World, with_slow: bool) -> Result<Duration> {
     while let Some(reader) = reading.join_next().await {
         latencies.extend(reader??);
     }
-    if let Some(mut slow) = slow {
-        // It is closed while it takes nothing; what it then finds ends with the code.
-        wait::until("the slow reader to be closed", || async {
-            (gateway
-                .sessions()
-                .await
-                .ok()?
-                .iter()
-                .all(|session| session["state"] == "closing")
-                || gateway
-                    .metric("hub_sessions_closed_total", &["slow_reader"])
-                    .await
-                    .ok()?
-                    >= 1.0)
-                .then_some(())
-        })
-        .await?;
-        let mut got = 0;
-        loop {
-            match slow.hear().await? {
-                Said::Message(message) => got += usize::from(message["type"] == "event"),
-                Said::Closed { code, reason } => {
-                    ensure!(
-                        (code, reason.as_str()) == (4002, "slow_reader"),
-                        "{code} {reason}"
-                    );
-                    break;
-                }
-                Said::Gone => {
-                    anyhow::bail!("the slow reader was cut off after {got} events without its code")
-                }
-            }
-        }
-        ensure!(got < events, "it was closed before it had everything");
-        let after = process::resident_bytes(gateway.pid())?;
-        let grown = after.saturating_sub(before);
+    while let Some(got) = slow.join_next().await {
+        ensure!(got?? < events, "it was closed before it had everything");
+        let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
         // The log's bound, the ring of the same events, and room for the allocator.
         let ring = u64::try_from(events)? * 6000;
         ensure!(
@@ -166,6 +160,9 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     setup = setup
         .limit("session_lag_bytes_max", LAG_BYTES)
         .limit("group_log_bytes_max", LOG_BYTES);
+    setup = setup
+        .limit("connections_per_principal_max", 1000)
+        .limit("connections_per_tenant_max", 1000);
     let gateway = setup.limit("send_buffer_bytes", 16 << 10).start().await?;
     let token = world.user("north");
     let padding = "x".repeat(4000);
