@@ -459,13 +459,9 @@ async fn a_slow_event_stream_gets_a_long_replay_whole_while_others_go_on() {
             .lines()
             .filter_map(|line| line.strip_prefix("data: {\"spec"))
             .map(|rest| {
-                let at = rest.find("\"n\":").unwrap() + 4;
-                rest[at..]
-                    .chars()
-                    .take_while(char::is_ascii_digit)
-                    .collect::<String>()
-                    .parse()
-                    .unwrap()
+                let (_, after) = rest.split_once("\"n\":").unwrap();
+                let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+                digits.parse().unwrap()
             })
             .collect();
         assert_eq!(numbers, (0..100).collect::<Vec<i64>>());
