@@ -54,13 +54,13 @@ use subscriptions::hub::Hub;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::body::whole;
 pub use self::limits::HttpLimits;
 pub use self::metrics::Metrics;
 pub use self::operations::{IngestStatus, Operations, PartitionLag, operations_router};
 pub use self::origin::{BadOrigin, Origins};
 pub use self::page::Page;
 pub use self::problem::Problem;
-pub(crate) use self::body::whole;
 pub(crate) use self::problem::method_not_allowed;
 
 /// What the public surface stands on.

@@ -29,6 +29,9 @@ enum Command {
         /// Makes the runs longer or shorter.
         #[arg(long, default_value_t = 1.0)]
         scale: f64,
+        /// Only the scenarios with this in their name.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Readers on a gateway that is running.
     Run(Box<Run>),
@@ -70,8 +73,8 @@ struct Run {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Bare(bare) => bare.serve(),
-        Command::Suite { scale } => runtime()?.block_on(async {
-            let table = suite::table(scale).await?;
+        Command::Suite { scale, only } => runtime()?.block_on(async {
+            let table = suite::table(scale, only.as_deref()).await?;
             writeln!(std::io::stdout(), "{table}")?;
             Ok(())
         }),

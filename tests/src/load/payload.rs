@@ -33,9 +33,25 @@ pub fn write(number: u64) -> Vec<u8> {
 pub struct Finder {
     /// The end of the last piece, if a mark may have begun in it.
     rest: Vec<u8>,
+    /// The last small piece, which may say why the connection then ends.
+    last: Vec<u8>,
 }
 
 impl Finder {
+    /// Keeps a piece that is too small for an event.
+    pub fn remember(&mut self, bytes: &[u8]) {
+        if bytes.len() < BYTES {
+            self.last.clear();
+            self.last.extend_from_slice(bytes);
+        }
+    }
+
+    /// The last small piece as text.
+    #[must_use]
+    pub fn said_last(&self) -> String {
+        String::from_utf8_lossy(&self.last).into_owned()
+    }
+
     /// Calls back with the number and time of each mark, in order.
     pub fn feed(&mut self, bytes: &[u8], found: impl FnMut(u64, u64)) {
         if self.rest.is_empty() {

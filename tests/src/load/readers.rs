@@ -260,11 +260,15 @@ async fn read(stream: &TcpStream, head: &[u8], shared: &RefCell<Shared>, protoco
             buffer,
         } = &mut *shared;
         let read = match stream.try_read(buffer) {
-            Ok(0) => bail!("the gateway closed a connection"),
+            Ok(0) => bail!(
+                "the gateway closed a connection, having said {:?}",
+                finder.said_last()
+            ),
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error).context("reading"),
         };
+        finder.remember(buffer.get(..read).unwrap_or_default());
         let now = now_us();
         let measuring = tally.measuring.load(Ordering::Relaxed);
         let (mut events, mut gaps, mut duplicates) = (0, 0, 0);

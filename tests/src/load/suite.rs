@@ -77,8 +77,9 @@ fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
-/// Runs everything and gives the table as Markdown. `scale` shortens or lengthens the runs.
-pub async fn table(scale: f64) -> Result<String> {
+/// Runs everything, or the rows with this in their name, and gives the table as Markdown. `scale` shortens or lengthens
+/// the runs.
+pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
     let kafka = Kafka::shared().await;
     let issuer = Issuer::start().await?;
     let mut text = String::from(
@@ -86,7 +87,10 @@ pub async fn table(scale: f64) -> Result<String> {
          deliveries per CPU second | bare loop | share | KiB per idle / loaded connection |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for row in rows(scale) {
+    for row in rows(scale)
+        .into_iter()
+        .filter(|row| only.is_none_or(|only| row.name.contains(only)))
+    {
         let (outcome, bare) = one(kafka, &issuer, &row)
             .await
             .with_context(|| format!("{}, {}", row.name, row.readers))?;
