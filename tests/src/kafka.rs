@@ -67,7 +67,10 @@ impl Kafka {
         let id: [u8; 16] = rand::random();
         let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id);
         let formatted = java(&folder)?
-            .args(["kafka.tools.StorageTool", "format", "-t", &id, "-c"])
+            .args(["kafka.tools.StorageTool", "format"])
+            // In one word: an id may begin with a dash.
+            .arg(format!("--cluster-id={id}"))
+            .arg("--config")
             .arg(folder.join("server.properties"))
             .output()
             .context("java")?;
