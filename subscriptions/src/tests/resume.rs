@@ -288,11 +288,24 @@ async fn a_topic_made_again_is_a_gap_for_open_sessions_and_for_old_cursors() {
         let mut old = node.subscribe("north", Some(&cursor)).await;
         assert_eq!(old.until("gap").await["partitions"][0]["reason"], "recreated");
         assert_eq!(old.event().await.0, 100);
+        // Cut before the gap was read: it is told again.
+        let body = node.sse("north", node.after("north", &cursor)).await;
+        let first = first_id(body).await;
+        let mut again = node.subscribe("north", Some(&first)).await;
+        assert_eq!(again.until("gap").await["partitions"][0]["reason"], "recreated");
         let mut new = node.subscribe("north", Some(&live)).await;
         new.until("live").await;
         assert!(new.is_quiet().await);
     })
     .await;
+}
+
+/// The id with which an event stream begins.
+async fn first_id(mut body: tokio::sync::mpsc::Receiver<bytes::Bytes>) -> String {
+    let head = body.recv().await.expect("the stream begins");
+    let head = std::str::from_utf8(&head).expect("it is text").to_owned();
+    let id = head.lines().find_map(|line| line.strip_prefix("id: "));
+    id.expect("it begins with an id").to_owned()
 }
 
 #[tokio::test(start_paused = true)]

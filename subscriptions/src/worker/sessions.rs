@@ -112,10 +112,20 @@ impl State {
         if let Some(milliseconds) = retry_ms {
             sse::retry(milliseconds, &mut head);
         }
-        // A gap that is to be told first has its own cursor: an id before it would pass over it.
-        if !self.owes_gap(stream, lane)
-            && let Some(cursor) = self.lane_cursor(stream, lane)
-        {
+        // A gap that is to be told first has its own cursor; until it is read, the one that the reader brought is to come
+        // back with.
+        let cursor = match (after, self.connections[place].session.principal.as_ref()) {
+            (Some(After::Cursor(brought)), Some(principal)) if self.owes_gap(stream, lane) => {
+                let name = &self.contract.streams[stream].name;
+                Some(Arc::from(self.services.sealer.seal(
+                    name,
+                    &principal.tenant,
+                    brought,
+                )))
+            }
+            _ => self.lane_cursor(stream, lane),
+        };
+        if let Some(cursor) = cursor {
             sse::quiet(&cursor, &mut head);
         }
         self.write_control(place, &head);
