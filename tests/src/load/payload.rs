@@ -33,20 +33,19 @@ pub fn write(number: u64) -> Vec<u8> {
 pub struct Finder {
     /// The end of the last piece, if a mark may have begun in it.
     rest: Vec<u8>,
-    /// The last small piece, which may say why the connection then ends.
+    /// The end of the last piece, which may say why the connection then ends.
     last: Vec<u8>,
 }
 
 impl Finder {
-    /// Keeps a piece that is too small for an event.
+    /// Keeps the end of a piece.
     pub fn remember(&mut self, bytes: &[u8]) {
-        if bytes.len() < BYTES {
-            self.last.clear();
-            self.last.extend_from_slice(bytes);
-        }
+        self.last.clear();
+        self.last
+            .extend_from_slice(bytes.get(bytes.len().saturating_sub(32)..).unwrap_or_default());
     }
 
-    /// The last small piece as text.
+    /// The end of the last piece as text.
     #[must_use]
     pub fn said_last(&self) -> String {
         String::from_utf8_lossy(&self.last).into_owned()
