@@ -6,7 +6,9 @@
 mod lanes;
 mod pulls;
 mod sessions;
+mod speech;
 mod state;
+mod subscribing;
 mod timers;
 
 use std::cell::RefCell;
