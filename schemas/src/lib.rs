@@ -11,6 +11,7 @@ pub mod event;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
+pub mod graph;
 pub mod ids;
 pub mod problem;
 pub mod project;

@@ -41,7 +41,11 @@ pub(super) fn stream(name: &str, topic: &str) -> Arc<Stream> {
 }
 
 pub(super) fn contract(streams: Vec<Arc<Stream>>) -> Arc<Contract> {
-    Arc::new(Contract { revision: 1, streams })
+    Arc::new(Contract {
+        revision: 1,
+        streams,
+        graph: Arc::default(),
+    })
 }
 
 pub(super) fn settings(broker: &Broker) -> KafkaSettings {

@@ -76,6 +76,7 @@ impl Contract {
         Ok(Self {
             revision,
             streams: streams.into_iter().map(Arc::new).collect(),
+            graph: Arc::default(),
         })
     }
 }

@@ -23,6 +23,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::graph::Graph;
 use crate::ids::{AttributeId, StreamName};
 use crate::project::Pointer;
 
@@ -41,6 +42,8 @@ pub struct Contract {
     pub revision: u64,
     /// By name.
     pub streams: Vec<Arc<Stream>>,
+    /// What GraphQL clients see of it.
+    pub graph: Arc<Graph>,
 }
 
 /// One stream.
