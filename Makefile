@@ -44,11 +44,13 @@ bench: ## the table of tests/BENCHMARKS.md, from a release build (ARGS='run --he
 	cargo build --locked --release -p tidewire-gateway -p tidewire-tests --bin tidewire --bin load
 	@cargo run --locked --release --quiet -p tidewire-tests --bin load -- $(or $(ARGS),suite)
 
-# `--sanitizer none` because the crates under test hold no unsafe code, and it is several times faster.
+# `--sanitizer none` because the crates under test hold no unsafe code, and it is several times faster. All features, because
+# one target reads what the engine reads, and one build serves them all.
 fuzz: ## every fuzz target for SECONDS_EACH seconds (needs cargo-fuzz)
-	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	@cd tests/fuzz && for target in $$(cargo fuzz list); do \
 	  echo "==> $$target: $(SECONDS_EACH) s"; \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target --sanitizer none -- -max_total_time=$(SECONDS_EACH) -print_final_stats=1 $(ARGS) \
-	    || exit 1; \
+	  dictionary=; [ ! -f $$target.dict ] || dictionary=-dict=$$target.dict; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target --all-features --sanitizer none -- \
+	    -max_total_time=$(SECONDS_EACH) -print_final_stats=1 $$dictionary $(ARGS) || exit 1; \
 	done
