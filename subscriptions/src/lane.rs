@@ -50,11 +50,27 @@ pub(crate) enum Ask {
         until: i64,
     },
     /// The ends of the log, for a position beyond what this node has seen.
-    Ends,
+    Ends {
+        /// Where the reader stands.
+        beyond: i64,
+    },
     /// Where the log begins.
     Start,
     /// The offset of a time.
     Time(i64),
+}
+
+impl Ask {
+    /// The position that this is asked about. An answer says nothing about any other: a reader that went on meanwhile may
+    /// well stand beyond an end that is older than its position.
+    pub(crate) fn position(self) -> Position {
+        match self {
+            Self::Page { from, .. } => Position::At(from),
+            Self::Ends { beyond } => Position::At(beyond),
+            Self::Start => Position::Start,
+            Self::Time(time) => Position::Since(time),
+        }
+    }
 }
 
 /// Seals a position for a tenant.
@@ -256,7 +272,7 @@ impl Lane {
             };
             let Position::At(until) = shared else { return None };
             if from > until {
-                return (!self.ahead.contains(&slot)).then_some(Ask::Ends);
+                return (!self.ahead.contains(&slot)).then_some(Ask::Ends { beyond: from });
             }
             if from == until {
                 self.pages.retain(|(have, _)| *have != slot);
@@ -489,9 +505,6 @@ impl Lane {
         scan_bytes_max: u64,
         around: &Surroundings<'_>,
     ) -> Option<&'static str> {
-        if self.vector.offset(slot) != Some(from) {
-            return None;
-        }
         self.scanned_bytes = self.scanned_bytes.saturating_add(page.scanned_bytes);
         let expired = page.log_start > from;
         if expired {
@@ -518,7 +531,12 @@ impl Lane {
         expired.then_some("expired")
     }
 
-    /// The ends of a log came.
+    /// Whether an answer to this still concerns the reader.
+    pub(crate) fn awaits(&self, slot: Slot, ask: Ask) -> bool {
+        self.vector.get(slot) == Some(ask.position())
+    }
+
+    /// The ends of a log came, asked after the reader had come to where it stands.
     pub(crate) fn ends(&mut self, slot: Slot, bounds: Bounds) {
         match self.vector.get(slot) {
             Some(Position::At(have)) if have > bounds.end => {

@@ -153,6 +153,33 @@ async fn a_cursor_beyond_the_end_of_the_log_is_told_and_not_clamped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_was_asked_for_before_the_reader_went_on_is_not_held_against_it() {
+    local(async {
+        let (log, issuer) = (Log::new(), issuer());
+        let mut former = Node::start(&log, HubConfig::default(), &issuer, &[0]).await;
+        let node = Node::start(&log, HubConfig::default(), &issuer, &[0]).await;
+        let mut reader = former.subscribe("north", None).await;
+        for n in 0..10 {
+            former.publish(0, "north", numbered(n)).await;
+        }
+        let (_, cursor) = reader.events(10).await;
+        log.ends_take(Duration::from_millis(100));
+        let pull = node.pull("north", node.after("north", &cursor), 100, Duration::from_secs(1));
+        let catches_up = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            for n in 10..15 {
+                log.append(1, 0, "north", numbered(n));
+            }
+            node.feed_all(1, 0).await;
+        };
+        let (page, ()) = tokio::join!(pull, catches_up);
+        let page = page.map_err(|failure| failure.code.name);
+        assert_eq!(page.map(|page| page.events.len()), Ok(5));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quiet_reader_advances_without_a_false_gap_or_a_scan() {
     local(async {
         let log = Log::new();

@@ -75,6 +75,8 @@ struct Partitions {
     held: BTreeMap<i32, Arc<Notify>>,
     unreachable: bool,
     page_events: usize,
+    /// How long the ends of a log are on their way to who asked for them.
+    ends_take: Duration,
 }
 
 /// Offset, tenant, value, time.
@@ -157,6 +159,10 @@ impl Log {
 
     pub(super) fn page_events(&self, count: usize) {
         self.inner.lock().unwrap().page_events = count;
+    }
+
+    pub(super) fn ends_take(&self, time: Duration) {
+        self.inner.lock().unwrap().ends_take = time;
     }
 
     /// Makes a partition's older events wait until they are let go.
@@ -255,12 +261,16 @@ impl Older for Log {
     fn bounds(&self, partition: &Partition) -> BoxFuture<'static, Result<Bounds, OlderError>> {
         let (log, partition) = (self.clone(), partition.clone());
         async move {
-            let inner = log.inner.lock().unwrap();
-            let kept = inner
-                .by_name
-                .get(&(partition.incarnation.0, partition.partition))
-                .cloned()
-                .unwrap_or_default();
+            let (kept, time) = {
+                let inner = log.inner.lock().unwrap();
+                let kept = inner
+                    .by_name
+                    .get(&(partition.incarnation.0, partition.partition))
+                    .cloned()
+                    .unwrap_or_default();
+                (kept, inner.ends_take)
+            };
+            tokio::time::sleep(time).await;
             Ok(Bounds {
                 start: kept.start,
                 end: kept.end,

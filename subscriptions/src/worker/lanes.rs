@@ -356,14 +356,14 @@ impl State {
             worker
                 .state
                 .borrow_mut()
-                .answered(stream, place, serial, slot, answer);
+                .answered(stream, place, serial, slot, ask, answer);
         });
         if let Some(lane) = self.shards[stream].lanes.get_mut(place) {
             lane.asking.push((slot, task));
         }
     }
 
-    fn answered(&mut self, stream: usize, place: usize, serial: u64, slot: Slot, answer: Answer) {
+    fn answered(&mut self, stream: usize, place: usize, serial: u64, slot: Slot, ask: Ask, answer: Answer) {
         let queue_bytes_max = self.config.lane_bytes_max;
         let scan_bytes_max = self.config.scan_bytes_max;
         let metrics = Arc::clone(&self.metrics);
@@ -372,6 +372,10 @@ impl State {
                 return false;
             }
             lane.asking.retain(|(have, _)| *have != slot);
+            if !lane.awaits(slot, ask) {
+                // The reader went on meanwhile. What it needs now is asked for when it is run.
+                return true;
+            }
             match answer {
                 Answer::Page { from, page } => {
                     if let Some(gap) = lane.loaded(slot, from, page, scan_bytes_max, around) {
@@ -534,7 +538,7 @@ async fn answer(older: &dyn crate::history::Older, partition: &Partition, ask: A
                 .page(partition, from, until)
                 .await
                 .map(|page| Answer::Page { from, page }),
-            Ask::Ends => older.bounds(partition).await.map(Answer::Ends),
+            Ask::Ends { .. } => older.bounds(partition).await.map(Answer::Ends),
             Ask::Start => older
                 .bounds(partition)
                 .await
