@@ -13,6 +13,7 @@ pub mod jws;
 pub mod kafka;
 pub mod leash;
 pub mod load;
+pub mod node;
 pub mod oracle;
 pub mod plan;
 pub mod ports;
