@@ -179,7 +179,7 @@ impl Older for Replay {
                 .lookup
                 .bounds(Arc::clone(&partition.topic), partition.partition)
                 .await?;
-            verified(&shared, &partition).await?;
+            still(&shared, &partition).await?;
             Ok(bounds)
         })
     }
@@ -187,7 +187,6 @@ impl Older for Replay {
     fn at_time(&self, partition: &Partition, time_ms: i64) -> BoxFuture<'static, Result<i64, OlderError>> {
         let (shared, partition) = (Arc::clone(&self.shared), partition.clone());
         Box::pin(async move {
-            verified(&shared, &partition).await?;
             // The end first: what comes between the two answers is found by its time.
             let end = shared
                 .lookup
@@ -196,19 +195,22 @@ impl Older for Replay {
                 .end;
             let found = shared
                 .lookup
-                .at_time(partition.topic, partition.partition, time_ms)
+                .at_time(Arc::clone(&partition.topic), partition.partition, time_ms)
                 .await?;
+            still(&shared, &partition).await?;
             Ok(found.unwrap_or(end))
         })
     }
 }
 
-/// Whether the topic is still the incarnation that is meant.
-async fn verified(shared: &Shared, partition: &Partition) -> Result<(), OlderError> {
+/// Whether the topic is still the incarnation that is meant, asked after this call began: so what was answered before it
+/// was of that incarnation. An older answer would let the end of a topic made again pass for the old one's.
+async fn still(shared: &Shared, partition: &Partition) -> Result<(), OlderError> {
     let (topic, incarnation) = (Arc::clone(&partition.topic), partition.incarnation);
+    let called_at = Instant::now();
     shared
         .lookup
-        .run(move |client| client.verify(&topic, incarnation, pass::VERIFY_EVERY))
+        .run(move |client| client.verify(&topic, incarnation, called_at.elapsed()))
         .await
 }
 
