@@ -7,6 +7,7 @@
 //! What a decoder rejects goes to [`dead_letter`]. [`replay`] reads what is older, into `pages` that readers share.
 //! [`embedded`] is the broker of the demo. `lookup` asks what is no fetch, at a `desk` of its own. `raw` is the one module with `unsafe`.
 
+mod alive;
 mod client;
 mod dead_letter;
 mod desk;

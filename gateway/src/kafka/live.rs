@@ -1,7 +1,7 @@
 //! The live path: one consumer, one thread, every partition. Records are decoded here and handed to their streams.
 //!
 //! Invariant: the thread never waits for anything but the consumer's queue. It knows no topology: it is told which
-//! partitions to read and from where, and tells what goes wrong with one.
+//! partitions to read and from where, and tells what goes wrong with one. It says when Kafka is gone, and when it is back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use subscriptions::history::Partition;
 use subscriptions::sequencer::{Input, InputSender};
 use tokio::time::Instant;
 
+use super::alive::{Alive, Freshness};
 use super::client::Context;
 use super::dead_letter::DeadLetters;
 use super::metrics::{ByReason, ByStream, SourceMetrics};
-use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
+use super::orders::{Command, Place, Route, Standing, Trouble};
 use super::outbox::Outbox;
 use super::raw::{Polled, Queue, RawRecord, Waker};
 use super::reading::{Reading, Readings, find, touch};
@@ -59,6 +60,7 @@ pub(super) struct Live {
     polled_at: Instant,
     dead_letters: DeadLetters,
     alive: Arc<Alive>,
+    freshness: Freshness,
     metrics: SourceMetrics,
 }
 
@@ -71,6 +73,7 @@ pub(super) struct Parts {
     pub(super) questions: Arc<Questions>,
     pub(super) dead_letters: DeadLetters,
     pub(super) alive: Arc<Alive>,
+    pub(super) stale_after: Duration,
     pub(super) metrics: SourceMetrics,
 }
 
@@ -105,6 +108,7 @@ impl Live {
             polled_at: Instant::now(),
             dead_letters: parts.dead_letters,
             alive: parts.alive,
+            freshness: Freshness::new(parts.stale_after),
             metrics: parts.metrics,
         })
     }
@@ -124,6 +128,7 @@ impl Live {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            self.judge();
             // What was polled last, and what a witness has just let go.
             self.hand_over();
             self.hold_back();
@@ -134,6 +139,25 @@ impl Live {
             for item in polled.drain(..) {
                 self.take(item);
             }
+        }
+    }
+
+    /// Tells the streams when Kafka has been silent for too long, and when it is back.
+    fn judge(&mut self) {
+        let silence = self.alive.silence();
+        let Some(fresh) = self.freshness.judge(silence) else {
+            return;
+        };
+        if fresh {
+            tracing::info!("kafka answers again");
+        } else {
+            tracing::error!(
+                silent_ms = silence.as_millis(),
+                "kafka does not answer; sessions stay and go on when it is back"
+            );
+        }
+        for stream in &mut self.streams {
+            stream.outbox.push(Input::Fresh(fresh));
         }
     }
 
@@ -197,11 +221,6 @@ impl Live {
             Command::Witnessed(answers) => self.witnessed(&answers),
             Command::Stop => {}
             Command::Complete { stream } => self.tell(stream, Input::Complete),
-            Command::Fresh(fresh) => {
-                for stream in &mut self.streams {
-                    stream.outbox.push(Input::Fresh(fresh));
-                }
-            }
         }
     }
 
@@ -275,7 +294,7 @@ impl Live {
     fn take(&mut self, item: Polled) {
         match item {
             Polled::Record(record) => {
-                self.alive.now();
+                self.alive.heard();
                 self.record(&record);
             }
             Polled::End {
@@ -283,7 +302,7 @@ impl Live {
                 partition,
                 offset,
             } => {
-                self.alive.now();
+                self.alive.heard();
                 if let Some(reading) = find(&mut self.readings, &topic, partition)
                     && let Some(next) = reading.next
                     && offset > next

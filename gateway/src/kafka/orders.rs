@@ -1,12 +1,11 @@
 //! What the live thread is told and tells, and the names that both sides use. Plain data.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use schemas::cursor::Position;
 use schemas::ids::{Incarnation, Slot, TenantId};
 
-use super::source::now_ms;
 use super::witness::Answer;
 
 /// One stream's interest in a partition.
@@ -50,8 +49,6 @@ pub(super) enum Command {
     },
     /// All partitions of a stream have been announced.
     Complete { stream: usize },
-    /// Whether Kafka answers.
-    Fresh(bool),
     /// What topics are, asked after the records of these tickets had come.
     Witnessed(Vec<Answer>),
     /// It is over.
@@ -73,18 +70,4 @@ pub(super) struct Standing {
     pub(super) place: Place,
     pub(super) position: AtomicI64,
     pub(super) resolved: AtomicBool,
-}
-
-/// The time of the last sign of life from Kafka, in milliseconds since the Unix epoch.
-#[derive(Debug, Default)]
-pub(super) struct Alive(AtomicI64);
-
-impl Alive {
-    pub(super) fn now(&self) {
-        self.0.store(now_ms(), Ordering::Relaxed);
-    }
-
-    pub(super) fn at_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }

@@ -17,12 +17,13 @@ use schemas::ids::StreamName;
 use serde::Serialize;
 use subscriptions::sequencer::InputSender;
 
+use super::alive::Alive;
 use super::client::Context;
 use super::dead_letter::DeadLetters;
 use super::live::{Live, Parts};
 use super::lookup::Lookup;
 use super::metrics::SourceMetrics;
-use super::orders::{Alive, Standing};
+use super::orders::Standing;
 use super::settings::KafkaSettings;
 use super::steward::{Note, Steward, Table};
 use super::topology::Wanted;
@@ -106,12 +107,14 @@ impl Source {
         let (troubles, troubled) = sync_channel(TROUBLES_MAX);
         let (notes, inbox) = sync_channel(COMMANDS_MAX);
         let questions = Arc::new(Questions::default());
-        let alive = Arc::new(Alive::default());
+        let alive = Arc::new(Alive::new());
         let table = Arc::new(Table {
             consumer: Arc::clone(&consumer),
             standings: Mutex::default(),
             missing: Mutex::default(),
-            reachable: AtomicBool::new(false),
+            alive: Arc::clone(&alive),
+            stale_after: settings.stale_after,
+            looked: AtomicBool::new(false),
         });
         let live = Live::new(Parts {
             consumer,
@@ -120,7 +123,8 @@ impl Source {
             troubles,
             questions: Arc::clone(&questions),
             dead_letters,
-            alive: Arc::clone(&alive),
+            alive,
+            stale_after: settings.stale_after,
             metrics: metrics.clone(),
         })
         .ok_or_else(|| KafkaError::ClientCreation("the consumer has no queue".to_owned()))?;
@@ -134,11 +138,9 @@ impl Source {
             notes: notes.clone(),
             inbox,
             troubles: troubled,
-            alive,
             table: Arc::clone(&table),
             metrics,
             metadata_interval: settings.metadata_interval,
-            stale_after: settings.stale_after,
         };
         let threads = vec![
             std::thread::Builder::new()
@@ -201,7 +203,7 @@ impl Source {
             .collect();
         partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         SourceStatus {
-            reachable: self.table.reachable.load(Ordering::Relaxed),
+            reachable: self.table.is_reachable(),
             missing_topics: self
                 .table
                 .missing

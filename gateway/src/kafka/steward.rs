@@ -1,5 +1,5 @@
-//! Keeps the live path's layout true: looks at the cluster, finds where new partitions begin, mends what fell out of its
-//! log, and says when Kafka is gone.
+//! Keeps the live path's layout true: looks at the cluster, finds where new partitions begin, and mends what fell out of its
+//! log.
 //!
 //! Invariant: nothing waits for one partition or one topic. A partition whose beginning cannot be found is announced as
 //! "since now" and resolved later; a topic that is missing is told and picked up when it appears.
@@ -16,10 +16,11 @@ use schemas::ids::{Incarnation, Slot};
 use subscriptions::history::{Bounds, OlderError};
 use tokio::time::Instant;
 
+use super::alive::Alive;
 use super::client::Context;
 use super::lookup::{Lookup, asked_of, time_for};
 use super::metrics::{ByPartition, SourceMetrics};
-use super::orders::{Alive, Command, Place, Route, Standing, Trouble};
+use super::orders::{Command, Place, Route, Standing, Trouble};
 use super::raw::{self, Described, Waker};
 use super::source::now_ms;
 use super::topology::{Begin, Change, Topology, Wanted};
@@ -59,7 +60,17 @@ pub(super) struct Table {
     pub(super) consumer: Arc<BaseConsumer<Context>>,
     pub(super) standings: Mutex<Vec<Arc<Standing>>>,
     pub(super) missing: Mutex<Vec<Arc<str>>>,
-    pub(super) reachable: AtomicBool,
+    pub(super) alive: Arc<Alive>,
+    pub(super) stale_after: Duration,
+    /// The cluster was looked at.
+    pub(super) looked: AtomicBool,
+}
+
+impl Table {
+    /// Whether Kafka answers.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.looked.load(Ordering::Relaxed) && self.alive.silence() < self.stale_after
+    }
 }
 
 enum State {
@@ -89,11 +100,9 @@ pub(super) struct Steward {
     pub(super) notes: SyncSender<Note>,
     pub(super) inbox: Receiver<Note>,
     pub(super) troubles: Receiver<Trouble>,
-    pub(super) alive: Arc<Alive>,
     pub(super) table: Arc<Table>,
     pub(super) metrics: SourceMetrics,
     pub(super) metadata_interval: Duration,
-    pub(super) stale_after: Duration,
 }
 
 /// What changes while it runs.
@@ -108,7 +117,6 @@ struct Work {
     complete: Vec<bool>,
     looked: bool,
     look_failed: bool,
-    fresh: bool,
     look_at: Instant,
     retry_at: Instant,
 }
@@ -133,11 +141,10 @@ impl Steward {
             complete: vec![false; self.streams],
             looked: false,
             look_failed: false,
-            fresh: true,
             look_at: now,
             retry_at: now,
         };
-        self.alive.now();
+        self.table.alive.heard();
         loop {
             let now = Instant::now();
             if now >= work.look_at {
@@ -147,7 +154,7 @@ impl Steward {
                 self.ask_again(&mut work);
                 work.retry_at = Instant::now() + AGAIN;
             }
-            self.judge(&mut work);
+            self.metrics.reachable.set(i64::from(self.table.is_reachable()));
             self.give_up(&mut work);
             self.complete(&mut work);
             let wait = work
@@ -172,9 +179,9 @@ impl Steward {
         // Looks are the sign of life of a quiet cluster, so they come often enough for that, too.
         let interval = self
             .metadata_interval
-            .min(self.stale_after / 3)
+            .min(self.table.stale_after / 3)
             .max(Duration::from_millis(100));
-        let timeout = (self.stale_after / 3).clamp(Duration::from_millis(500), Duration::from_secs(5));
+        let timeout = (self.table.stale_after / 3).clamp(Duration::from_millis(500), Duration::from_secs(5));
         let client = self.lookup.client();
         let described = if self.wanted.has_patterns() {
             client.topics(timeout).map_err(|error| error.to_string())
@@ -190,7 +197,7 @@ impl Steward {
             Ok(described) => {
                 // An answer for no topics is made without asking anybody.
                 if !described.is_empty() || self.wanted.has_patterns() {
-                    self.alive.now();
+                    self.table.alive.heard();
                 }
                 work.look_failed = false;
                 work.leaderless = leaderless(&described);
@@ -198,6 +205,7 @@ impl Steward {
                     self.change(work, change);
                 }
                 work.looked = true;
+                self.table.looked.store(true, Ordering::Relaxed);
                 let missing: Vec<Arc<str>> = work.topology.missing_topics().cloned().collect();
                 self.metrics
                     .topics_missing
@@ -413,7 +421,7 @@ impl Steward {
                 let since_ms = *asked_at_ms;
                 match bounds {
                     Ok(bounds) => {
-                        self.alive.now();
+                        self.table.alive.heard();
                         self.announce(work, &place, Position::At(bounds.end));
                     }
                     Err(error) => {
@@ -539,28 +547,6 @@ impl Steward {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// Tells the streams when Kafka has been silent for too long, and when it is back.
-    fn judge(&self, work: &mut Work) {
-        let silent_ms = now_ms().saturating_sub(self.alive.at_ms());
-        let fresh = u128::try_from(silent_ms).unwrap_or(0) < self.stale_after.as_millis();
-        self.table
-            .reachable
-            .store(fresh && work.looked, Ordering::Relaxed);
-        self.metrics.reachable.set(i64::from(fresh && work.looked));
-        if fresh != work.fresh {
-            work.fresh = fresh;
-            if fresh {
-                tracing::info!("kafka answers again");
-            } else {
-                tracing::error!(
-                    silent_ms,
-                    "kafka does not answer; sessions stay and go on when it is back"
-                );
-            }
-            self.tell(Command::Fresh(fresh));
         }
     }
 

@@ -380,6 +380,10 @@ async fn a_kafka_that_is_gone_is_told_and_nothing_is_lost_when_it_is_back() {
             reader.fresh == Some(true) && reader.events.len() == 1
         })
         .await;
+    broker.set_reachable(false).expect("it is cut off again");
+    reader
+        .until("stale again", |reader| reader.fresh == Some(false))
+        .await;
     source.stop().await;
 }
 
