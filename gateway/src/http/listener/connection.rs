@@ -115,8 +115,9 @@ impl Context {
             return match spoken {
                 Err(_) => Ended::Because("header_timeout"),
                 Ok(None) => Ended::Normally,
-                Ok(Some(Protocol::Http1)) => self.http1(TokioIo::new(socket)).await,
-                Ok(Some(Protocol::Http2)) => self.http2(TokioIo::new(socket)).await,
+                // Boxed: who has said nothing pays for no protocol.
+                Ok(Some(Protocol::Http1)) => Box::pin(self.http1(TokioIo::new(socket))).await,
+                Ok(Some(Protocol::Http2)) => Box::pin(self.http2(TokioIo::new(socket))).await,
             };
         };
         let socket = Stalling::new(socket, self.limits.write_stall_max);
