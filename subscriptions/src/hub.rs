@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
+use crate::scans::Scans;
 use crate::sequencer::{InputSender, Past, Sequencer};
 use crate::worker::{Setup, Wake, Worker};
 
@@ -59,6 +60,9 @@ pub struct HubConfig {
     pub gather_max: Duration,
     /// What one reader's replay may read without finding anything for it, in bytes; beyond it `replay_limited`.
     pub scan_bytes_max: u64,
+    /// What all replays of one tenant may read within a minute without finding anything for their readers, in bytes, on this
+    /// node; beyond it `replay_limited` for those that find nothing.
+    pub tenant_scan_bytes_max: u64,
     /// How long a cursor's topic may be unknown to this node before it counts as deleted.
     pub layout_grace: Duration,
 }
@@ -81,6 +85,9 @@ impl Default for HubConfig {
             auth_warning: Duration::from_secs(30),
             gather_max: Duration::from_millis(4),
             scan_bytes_max: 1 << 30,
+            // 64 GiB are a core or two of nothing but matching: no crowd that comes back after an outage reads so much in
+            // vain, and one tenant's searches leave the others their share.
+            tenant_scan_bytes_max: 64 << 30,
             layout_grace: Duration::from_secs(30),
         }
     }
@@ -317,6 +324,7 @@ impl Hub {
             })
         };
         let pasts: Vec<Arc<Past>> = contract.streams.iter().map(past).collect();
+        let scans = Arc::new(Scans::new(config.scan_bytes_max, config.tenant_scan_bytes_max));
         let mut workers = Vec::new();
         for number in 0..config.workers.max(1) {
             let (sender, inbox) = mpsc::channel(WAKES_MAX);
@@ -327,6 +335,7 @@ impl Hub {
                 services: Arc::clone(&services),
                 pasts: pasts.clone(),
                 metrics: Arc::clone(&metrics),
+                scans: Arc::clone(&scans),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

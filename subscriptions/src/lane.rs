@@ -23,6 +23,7 @@ use crate::history::{Bounds, Page, Ring};
 use crate::hub::Failure;
 use crate::layout::{Carried, ISSUED_AT_SLACK_MS, Layout, Vector};
 use crate::protocol::{Frame, Kind};
+use crate::scans::{Bound, Scans};
 use crate::view::{Viewed, encode};
 
 /// Who reads a lane.
@@ -107,7 +108,9 @@ pub(crate) struct Lane {
     ahead: SmallVec<[Slot; 1]>,
     /// The reader is owed a `live` when it has caught up.
     live_owed: bool,
+    /// Bytes that were read since something was found for the reader, and how many of them were counted.
     scanned_bytes: u64,
+    charged_bytes: u64,
     /// Why it cannot go on.
     pub(crate) failed: Option<Failure>,
     /// When the cursor was issued that it began with: since when something may be missing.
@@ -164,6 +167,7 @@ impl Lane {
             ahead: SmallVec::new(),
             live_owed: false,
             scanned_bytes: 0,
+            charged_bytes: 0,
             failed: None,
             since_ms: None,
             turn: 0,
@@ -329,7 +333,7 @@ impl Lane {
         if bits == 0 {
             return;
         }
-        self.scanned_bytes = 0;
+        (self.scanned_bytes, self.charged_bytes) = (0, 0);
         let mask = self.selection.mask(bits);
         let body = match viewed {
             Some(viewed) => viewed.body(&mask),
@@ -502,7 +506,6 @@ impl Lane {
         slot: Slot,
         from: i64,
         page: Page,
-        scan_bytes_max: u64,
         around: &Surroundings<'_>,
     ) -> Option<&'static str> {
         self.scanned_bytes = self.scanned_bytes.saturating_add(page.scanned_bytes);
@@ -524,16 +527,22 @@ impl Lane {
                 next: page.next.max(from),
             },
         ));
-        if self.scanned_bytes > scan_bytes_max {
-            self.failed = Some(Failure::new(Code::REPLAY_LIMITED, "go on from the cursor"));
-            self.notify();
-        }
         expired.then_some("expired")
     }
 
     /// Whether an answer to this still concerns the reader.
     pub(crate) fn awaits(&self, slot: Slot, ask: Ask) -> bool {
         self.vector.get(slot) == Some(ask.position())
+    }
+
+    /// It wants to read on, which is limited while nothing is found.
+    pub(crate) fn charge(&mut self, scans: &Scans) -> Option<Bound> {
+        let fresh = self.scanned_bytes - self.charged_bytes;
+        self.charged_bytes = self.scanned_bytes;
+        let bound = scans.charge(&self.selection.tenant, self.scanned_bytes, fresh)?;
+        self.failed = Some(Failure::new(Code::REPLAY_LIMITED, bound.detail()));
+        self.notify();
+        Some(bound)
     }
 
     /// The ends of a log came, asked after the reader had come to where it stands.

@@ -11,6 +11,7 @@ pub mod layout;
 mod metrics;
 mod outlet;
 pub mod protocol;
+mod scans;
 pub mod sequencer;
 mod session;
 mod shard;

@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     closed: Family<ReasonLabel, Counter>,
     gaps: Family<ReasonLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
+    limited: Family<ReasonLabel, Counter>,
     /// Readers that are not at the shared position: replaying, or ahead of this node.
     pub(crate) lanes: Gauge,
     /// Groups over all workers and streams.
@@ -78,6 +79,11 @@ impl Metrics {
             self.gaps.clone(),
         );
         registry.register("refused", "Subscriptions refused, by code", self.refused.clone());
+        registry.register(
+            "replays_limited",
+            "Replays ended because they read much and found nothing, by whose bound (reader, tenant)",
+            self.limited.clone(),
+        );
         registry.register(
             "lanes",
             "Readers not at the shared position (replaying or ahead)",
@@ -139,6 +145,10 @@ impl Metrics {
 
     pub(crate) fn gap(&self, reason: &'static str) {
         self.gaps.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn limited(&self, reason: &'static str) {
+        self.limited.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn refused(&self, code: &'static str) {

@@ -112,6 +112,12 @@ fn read_hub(section: &Section, hub: &mut HubConfig) {
     if let Some(bytes) = section.table.unsigned("scan_bytes_max", MIB..=1024 * GIB) {
         hub.scan_bytes_max = bytes.value;
     }
+    if let Some(bytes) = section
+        .table
+        .unsigned("tenant_scan_bytes_max", MIB..=1024 * 1024 * GIB)
+    {
+        hub.tenant_scan_bytes_max = bytes.value;
+    }
     hub.layout_grace = section.millis("layout_grace_ms", hub.layout_grace, 0..=DAY_MS);
 }
 
@@ -144,6 +150,14 @@ fn agree(section: &Section, limits: &Limits) {
             "silence_max_ms",
             "`limits.silence_max_ms` is not longer than `limits.heartbeat_ms`: quiet sessions would all be closed".to_owned(),
             "make it at least twice the heartbeat",
+        );
+    }
+    if limits.hub.scan_bytes_max > limits.hub.tenant_scan_bytes_max {
+        conflict(
+            "scan_bytes_max",
+            "`limits.scan_bytes_max` is above `limits.tenant_scan_bytes_max`: no reader could use it"
+                .to_owned(),
+            "raise the tenant's limit, or lower the reader's",
         );
     }
     if limits.hub.session_lag_bytes_max > limits.hub.group_log_bytes_max {

@@ -300,6 +300,10 @@ fn every_mistake_has_its_line_and_code() {
             &["4:limits_conflict"],
         ),
         (
+            &[(3, "[limits]\nscan_bytes_max = 137438953472\n[listen]")],
+            &["4:limits_conflict"],
+        ),
+        (
             &[(3, "[limits]\nsockets_max = 10\n[listen]")],
             &["3:limits_conflict"],
         ),

@@ -3,4 +3,5 @@
 mod property;
 mod resume;
 mod rig;
+mod scans;
 mod sessions;

@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
 use crate::hub::{After, Failure, HubConfig, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket};
 use crate::metrics::Metrics;
+use crate::scans::Scans;
 use crate::sequencer::{Input, Past, Sequencer};
 use crate::worker::{Setup, Wake, Worker};
 
@@ -360,6 +361,7 @@ impl Node {
         });
         let (worker, inbox) = mpsc::channel(64);
         let setup = Setup {
+            scans: Arc::new(Scans::new(config.scan_bytes_max, config.tenant_scan_bytes_max)),
             config: Arc::new(config),
             contract,
             services: Arc::new(services),

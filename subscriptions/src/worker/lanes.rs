@@ -344,12 +344,17 @@ impl State {
         };
         let partition = entry.partition.clone();
         let Some(worker) = self.this.upgrade() else { return };
-        if matches!(ask, Ask::Page { .. }) {
-            self.metrics.pages.inc();
-        }
-        let Some(serial) = self.shards[stream].lanes.get(place).map(|lane| lane.serial) else {
+        let Some(lane) = self.shards[stream].lanes.get_mut(place) else {
             return;
         };
+        if matches!(ask, Ask::Page { .. }) {
+            if let Some(bound) = lane.charge(&self.scans) {
+                self.metrics.limited(bound.name());
+                return;
+            }
+            self.metrics.pages.inc();
+        }
+        let serial = lane.serial;
         let services = Arc::clone(&self.services);
         let task = self.tasks.spawn_local(async move {
             let answer = answer(&*services.older, &partition, ask).await;
@@ -365,7 +370,6 @@ impl State {
 
     fn answered(&mut self, stream: usize, place: usize, serial: u64, slot: Slot, ask: Ask, answer: Answer) {
         let queue_bytes_max = self.config.lane_bytes_max;
-        let scan_bytes_max = self.config.scan_bytes_max;
         let metrics = Arc::clone(&self.metrics);
         let known = self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| {
             if lane.serial != serial {
@@ -378,7 +382,7 @@ impl State {
             }
             match answer {
                 Answer::Page { from, page } => {
-                    if let Some(gap) = lane.loaded(slot, from, page, scan_bytes_max, around) {
+                    if let Some(gap) = lane.loaded(slot, from, page, around) {
                         metrics.gap(gap);
                     }
                 }

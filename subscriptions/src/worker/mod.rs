@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::hub::{Failure, HubConfig, Pull, PullPage, Services, SessionInfo, Sse, WebSocket};
 use crate::metrics::Metrics;
+use crate::scans::Scans;
 use crate::sequencer::{Batch, Past};
 use state::State;
 
@@ -60,6 +61,7 @@ pub(crate) struct Setup {
     pub(crate) services: Arc<Services>,
     pub(crate) pasts: Vec<Arc<Past>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) scans: Arc<Scans>,
 }
 
 /// One worker.

@@ -18,6 +18,7 @@ use crate::group::{Flushed, Render};
 use crate::hub::{HubConfig, Services, SessionInfo, SubscriptionInfo};
 use crate::metrics::Metrics;
 use crate::protocol::Framing;
+use crate::scans::Scans;
 use crate::sequencer::Batch;
 use crate::session::Times;
 use crate::shard::Shard;
@@ -31,6 +32,7 @@ pub(crate) struct State {
     pub(crate) contract: Arc<Contract>,
     pub(crate) services: Arc<Services>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) scans: Arc<Scans>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) connections: Slab<Connection>,
     /// One entry per connection: when it next needs a look.
@@ -58,6 +60,7 @@ impl State {
             services,
             pasts,
             metrics,
+            scans,
         } = setup;
         let shard = |(stream, past)| Shard::new(stream, past, Arc::clone(&services), Arc::clone(&metrics));
         let shards = contract.streams.iter().cloned().zip(pasts).map(shard).collect();
@@ -72,6 +75,7 @@ impl State {
             contract,
             services,
             metrics,
+            scans,
             shards,
             connections: Slab::new(),
             due: std::collections::BTreeSet::new(),
