@@ -50,10 +50,10 @@ pub enum BadDocument {
     TooLarge,
 }
 
-/// The root's place in the index.
-const ROOT: usize = 0;
-
 impl Document {
+    /// The root's place in the index.
+    pub(super) const ROOT: usize = 0;
+
     /// The deepest nesting that is accepted: an event in its envelope, and that in a message or a page, stays within the
     /// 128 levels that common parsers read.
     pub const DEPTH_MAX: usize = 120;
@@ -117,12 +117,12 @@ impl Document {
     /// The root object's members; `None` if the root is no object.
     #[must_use]
     pub fn members(&self) -> Option<Vec<(Cow<'_, str>, Self)>> {
-        if self.first_byte(ROOT) != b'{' {
+        if self.first_byte(Self::ROOT) != b'{' {
             return None;
         }
         let name = |place: usize| self.text(place).unwrap_or_default();
         Some(
-            self.children(ROOT)
+            self.children(Self::ROOT)
                 .map(|(place, value)| (name(place), self.subtree(value)))
                 .collect(),
         )
@@ -131,14 +131,14 @@ impl Document {
     /// The text of a root that is a string, a number or a boolean.
     #[must_use]
     pub fn as_text(&self) -> Option<Cow<'_, str>> {
-        self.text(ROOT)
+        self.text(Self::ROOT)
     }
 
     /// The text of a root that is a string.
     #[must_use]
     pub fn as_string(&self) -> Option<Cow<'_, str>> {
-        if self.first_byte(ROOT) == b'"' {
-            self.text(ROOT)
+        if self.first_byte(Self::ROOT) == b'"' {
+            self.text(Self::ROOT)
         } else {
             None
         }
@@ -147,7 +147,7 @@ impl Document {
     /// Whether the root is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
-        self.first_byte(ROOT) == b'n'
+        self.first_byte(Self::ROOT) == b'n'
     }
 
     /// Appends what the mask shows, compact: no white space between tokens, so no line breaks. Numbers and strings stay as
@@ -155,20 +155,24 @@ impl Document {
     ///
     /// `false`, and nothing is appended, if the whole document is hidden.
     pub fn write(&self, mask: &Mask, out: &mut Vec<u8>) -> bool {
+        if mask.hides_nothing() {
+            self.copy(Self::ROOT, out);
+            return true;
+        }
         let walk = Walk::new(mask);
         match walk.start() {
-            Verdict::Show => self.copy(ROOT, out),
+            Verdict::Show => self.copy(Self::ROOT, out),
             Verdict::Hide => return false,
-            Verdict::Partly(state) if self.is_container(ROOT) => {
-                self.write_partly(ROOT, &walk, &state, 0, out)
+            Verdict::Partly(state) if self.is_container(Self::ROOT) => {
+                self.write_partly(Self::ROOT, &walk, &state, 0, out)
             }
-            Verdict::Partly(state) if walk.shows_scalar(&state) => self.copy(ROOT, out),
+            Verdict::Partly(state) if walk.shows_scalar(&state) => self.copy(Self::ROOT, out),
             Verdict::Partly(_) => return false,
         }
         true
     }
 
-    fn write_partly(
+    pub(super) fn write_partly(
         &self,
         container: usize,
         walk: &Walk<'_>,
@@ -181,7 +185,7 @@ impl Document {
         let mut first = true;
         if is_object {
             for (name, value) in self.children(container) {
-                let decoded = scan::decoded(&self.bytes, self.nodes[name]);
+                let decoded = self.name(name);
                 let verdict = walk.step(state, depth, |segment| segment.as_bytes() == &*decoded);
                 self.write_child(Some(name), value, walk, verdict, depth, &mut first, out);
             }
@@ -228,7 +232,7 @@ impl Document {
         }
     }
 
-    fn copy(&self, place: usize, out: &mut Vec<u8>) {
+    pub(super) fn copy(&self, place: usize, out: &mut Vec<u8>) {
         let node = self.nodes[place];
         if !node.is_spaced() {
             out.extend_from_slice(&self.bytes[node.span()]);
@@ -256,7 +260,7 @@ impl Document {
 
     /// The places that a pointer selects, in document order.
     fn places(&self, pointer: &Pointer) -> SmallVec<[usize; 4]> {
-        let mut places = SmallVec::from_slice(&[ROOT]);
+        let mut places = SmallVec::from_slice(&[Self::ROOT]);
         for segment in pointer.segments() {
             let mut below = SmallVec::new();
             for &place in &places {
@@ -274,19 +278,32 @@ impl Document {
         let any = pointer::is_wildcard(segment);
         match self.first_byte(place) {
             b'{' if any => found.extend(self.children(place).map(|(_, value)| value)),
-            b'{' => found.extend(
-                self.children(place)
-                    .find(|(name, _)| *scan::decoded(&self.bytes, self.nodes[*name]) == *segment.as_bytes())
-                    .map(|(_, value)| value),
-            ),
+            b'{' => found.extend(self.member(place, segment)),
             b'[' if any => found.extend(self.elements(place)),
             b'[' => found.extend(pointer::index(segment).and_then(|index| self.elements(place).nth(index))),
             _ => {}
         }
     }
 
+    /// The place of an object's member.
+    pub(super) fn member(&self, object: usize, name: &str) -> Option<usize> {
+        self.children(object)
+            .find(|(place, _)| *self.name(*place) == *name.as_bytes())
+            .map(|(_, value)| value)
+    }
+
+    /// A member's name, unescaped.
+    pub(super) fn name(&self, place: usize) -> Cow<'_, [u8]> {
+        scan::decoded(&self.bytes, self.nodes[place])
+    }
+
+    /// The text of a value as it was written.
+    pub(super) fn span(&self, place: usize) -> &[u8] {
+        &self.bytes[self.nodes[place].span()]
+    }
+
     /// An object's members: the places of name and value.
-    fn children(&self, object: usize) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn children(&self, object: usize) -> impl Iterator<Item = (usize, usize)> {
         let end = self.nodes[object].next();
         let mut at = object + 1;
         std::iter::from_fn(move || {
@@ -299,7 +316,7 @@ impl Document {
     }
 
     /// An array's elements.
-    fn elements(&self, array: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn elements(&self, array: usize) -> impl Iterator<Item = usize> {
         let end = self.nodes[array].next();
         let mut at = array + 1;
         std::iter::from_fn(move || {
@@ -324,7 +341,7 @@ impl Document {
         }
     }
 
-    fn text(&self, place: usize) -> Option<Cow<'_, str>> {
+    pub(super) fn text(&self, place: usize) -> Option<Cow<'_, str>> {
         let node = self.nodes[place];
         let bytes = match self.first_byte(place) {
             b'"' => scan::decoded(&self.bytes, node),
@@ -338,11 +355,11 @@ impl Document {
         }
     }
 
-    fn is_container(&self, place: usize) -> bool {
+    pub(super) fn is_container(&self, place: usize) -> bool {
         matches!(self.first_byte(place), b'{' | b'[')
     }
 
-    fn first_byte(&self, place: usize) -> u8 {
+    pub(super) fn first_byte(&self, place: usize) -> u8 {
         self.bytes[self.nodes[place].start as usize]
     }
 }

@@ -115,7 +115,8 @@ pub(super) type State = SmallVec<[(u32, u32); 8]>;
 
 /// A mask on its way down a document.
 pub(super) struct Walk<'a> {
-    leaves: SmallVec<[Leaf<'a>; 4]>,
+    /// (No small vector: those are invariant, and a walk is borrowed for shorter than its mask.)
+    leaves: Vec<Leaf<'a>>,
 }
 
 #[derive(Clone, Copy)]
@@ -126,9 +127,7 @@ struct Leaf<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(mask: &'a Mask) -> Self {
-        let mut walk = Self {
-            leaves: SmallVec::new(),
-        };
+        let mut walk = Self { leaves: Vec::new() };
         walk.add(mask);
         walk
     }
@@ -214,4 +213,4 @@ fn decide<'a>(leaves: impl Iterator<Item = (u32, Leaf<'a>, SmallVec<[u32; 8]>)>,
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

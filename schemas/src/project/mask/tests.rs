@@ -181,7 +181,7 @@ fn naive(mask: &Mask, value: &Value, path: &mut Vec<String>) -> Option<Value> {
     })
 }
 
-fn tree() -> impl Strategy<Value = Value> {
+pub(in crate::project) fn tree() -> impl Strategy<Value = Value> {
     prop_oneof![Just(json!(1)), Just(json!("x")), Just(Value::Null)].prop_recursive(4, 40, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -191,7 +191,7 @@ fn tree() -> impl Strategy<Value = Value> {
     })
 }
 
-fn any_mask() -> impl Strategy<Value = Mask> {
+pub(in crate::project) fn any_mask() -> impl Strategy<Value = Mask> {
     let pointers = || {
         prop::collection::vec("(/[abc01*]){0,4}", 0..4)
             .prop_map(|texts| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>())
