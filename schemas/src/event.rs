@@ -1,6 +1,6 @@
 //! One record of a stream, presented as a CloudEvents 1.0 event. Immutable once decoded, shared by `Arc`.
 
-mod json;
+pub mod json;
 
 use std::fmt;
 use std::sync::Arc;
@@ -172,6 +172,15 @@ impl Event {
         };
         self.encode_data(mask, open, content_type, out);
         out.push(b'}');
+    }
+
+    /// The record's key as text: `None` if there is none, if it is no UTF-8, or if it holds the value of an attribute that
+    /// the mask hides (the rule of `subject` in [`Event::encode`]).
+    #[must_use]
+    pub fn key_text(&self, mask: &Mask) -> Option<&str> {
+        let key = std::str::from_utf8(self.key.as_ref()?).ok()?;
+        let told = mask.hides_nothing() || !self.hidden_values(mask).iter().any(|secret| holds(key, secret));
+        told.then_some(key)
     }
 
     /// About how many bytes [`Event::encode`] appends when nothing is hidden; a little more rather than less, so that a

@@ -65,6 +65,14 @@ codes! {
     BODY_TOO_LARGE = "body_too_large", 413, "the body is too large", false;
     /// The request head is larger than the limit.
     HEADERS_TOO_LARGE = "headers_too_large", 431, "the request's head is too large", false;
+    /// A GraphQL document, its variables or its choice of an operation are not acceptable.
+    OPERATION_INVALID = "operation_invalid", 400, "the GraphQL operation is not acceptable", false;
+    /// A GraphQL operation costs more than the limits allow.
+    OPERATION_TOO_LARGE = "operation_too_large", 400, "the GraphQL operation is too large", false;
+    /// A GraphQL operation selects what needs a scope that the token does not have.
+    FIELD_FORBIDDEN = "field_forbidden", 403, "a selected field needs a scope that is missing", false;
+    /// No GraphQL document is known by that name, or this one is not among the trusted ones.
+    DOCUMENT_UNKNOWN = "document_unknown", 404, "the GraphQL document is not known here", false;
     /// The cursor is no cursor of ours.
     CURSOR_INVALID = "cursor_invalid", 400, "the cursor is malformed or was sealed with an unknown key", false;
     /// The cursor belongs to another stream or tenant.

@@ -3,6 +3,7 @@
 
 pub mod close;
 mod connection;
+pub mod graphql;
 mod group;
 pub mod history;
 pub mod hub;

@@ -6,7 +6,8 @@ use crate::project::plain_run;
 const TIME_MS: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
 
 /// Whether the time can be written. Kafka's -1, "no timestamp", cannot.
-pub(super) fn has_time(time_ms: i64) -> bool {
+#[must_use]
+pub fn has_time(time_ms: i64) -> bool {
     TIME_MS.contains(&time_ms)
 }
 
@@ -19,7 +20,7 @@ pub(super) fn member(name: &str, value: &str, out: &mut Vec<u8>) {
 }
 
 /// A string with its quotes.
-pub(super) fn string(text: &str, out: &mut Vec<u8>) {
+pub fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     loop {
@@ -45,7 +46,7 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// `"2026-11-23T16:30:00.123Z"` with its quotes; only for what [`has_time`] accepts.
-pub(super) fn time(time_ms: i64, out: &mut Vec<u8>) {
+pub fn time(time_ms: i64, out: &mut Vec<u8>) {
     let (days, of_day) = (time_ms.div_euclid(86_400_000), time_ms.rem_euclid(86_400_000));
     let (year, month, day) = civil(days);
     let (seconds, millis) = (of_day / 1000, of_day % 1000);
