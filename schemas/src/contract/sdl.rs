@@ -1,79 +1,46 @@
-//! The types of the contract's `*.graphql` files: federation v2 SDL, read for the shape of the data.
+//! The types of the contract's `*.graphql` files: federation v2 SDL, all files together.
 //!
-//! Invariant: every type that a field names exists once. Directives of federation and of others are tolerated; of our own
-//! only `@json(pointer:)` matters here, since it says where in the document a field is found. It does not know streams.
+//! Invariant: every type that a field names exists once. Directives are kept as they are written; what they mean is read
+//! elsewhere. It does not know streams.
 
 mod canonical;
+mod node;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use async_graphql_parser::Pos;
 use async_graphql_parser::types::{
-    BaseType, ConstDirective, FieldDefinition, InputValueDefinition, SchemaDefinition, ServiceDocument, Type,
-    TypeDefinition, TypeKind, TypeSystemDefinition,
+    BaseType, ConstDirective, SchemaDefinition, ServiceDocument, Type, TypeDefinition, TypeSystemDefinition,
 };
-use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::ConstValue;
-
-use crate::project::Pointer;
 
 use super::finding::{Findings, Place};
 use super::nearest::nearest;
 
+use node::Reader;
+pub(super) use node::{Directive, EnumValue, Field, Input, Shape, TypeNode, directive};
 pub(super) use walk::{End, Missing, written};
 
-const BUILT_IN: [&str; 5] = ["String", "Int", "Float", "Boolean", "ID"];
+/// GraphQL's own scalars.
+pub(super) const BUILT_IN: [&str; 5] = ["String", "Int", "Float", "Boolean", "ID"];
+
+/// What is there without being defined. `Emit` is the type of an argument of `@stream` and of nothing else.
+pub(super) const PROVIDED: [&str; 5] = ["ChangeKind", "DateTime", "Emit", "JSON", "Long"];
 
 /// The types of all files, extensions merged.
 #[derive(Debug, Default)]
 pub(super) struct Sdl {
-    types: BTreeMap<String, TypeNode>,
+    pub(super) types: BTreeMap<String, TypeNode>,
     /// Names that `@link(import:)` brings in.
     imported: BTreeSet<String>,
-}
-
-#[derive(Debug)]
-struct TypeNode {
-    /// Where it is defined; `None` as long as only extensions were seen.
-    defined: Option<Place>,
-    shape: Shape,
-    /// Directives as canonical text.
-    directives: Vec<String>,
-}
-
-#[derive(Debug)]
-enum Shape {
-    Scalar,
-    Enum {
-        values: Vec<String>,
-    },
-    /// Objects and interfaces: what can be walked by field.
-    Object {
-        interface: bool,
-        implements: Vec<String>,
-        fields: Vec<Field>,
-    },
-    Union {
-        members: Vec<(String, Place)>,
-    },
-    Input {
-        fields: Vec<String>,
-        types: Vec<(String, Place)>,
-    },
-}
-
-#[derive(Debug)]
-struct Field {
-    name: String,
-    place: Place,
-    ty: Type,
-    /// Where it is found in its object's JSON: its name, or `@json(pointer:)`.
-    path: Vec<String>,
-    /// The names of its arguments' types.
-    argument_types: Vec<(String, Place)>,
-    /// Arguments and directives as canonical text.
-    canonical: String,
+    /// What federation's directives are called here by renamed imports: their own names by those.
+    renamed: BTreeMap<String, String>,
+    /// What stands before federation's names that are not imported (`@link(as:)`).
+    prefixes: BTreeSet<String>,
+    /// Directives that are defined here.
+    directives: BTreeSet<String>,
 }
 
 impl Sdl {
@@ -86,98 +53,136 @@ impl Sdl {
         if is_empty {
             return;
         }
-        let place = |pos: Pos| Place {
-            file: file.to_path_buf(),
-            line: pos.line,
-            column: pos.column,
-        };
+        let reader = Reader { file, findings };
         match async_graphql_parser::parse_schema(text) {
-            Ok(document) => self.add(document, &place, findings),
+            Ok(document) => self.add(document, &reader),
             Err(error) => {
                 let at = error.positions().next().unwrap_or(Pos { line: 1, column: 1 });
                 let message = error.to_string();
                 let short = message.rsplit("= ").next().unwrap_or(&message).trim();
                 let mend = "write it as GraphQL type definitions (https://spec.graphql.org, section 3)";
-                findings.report(&place(at), "sdl_syntax", format!("not valid SDL: {short}"), mend);
+                let message = format!("not valid SDL: {short}");
+                findings.report(&reader.place(at), "sdl_syntax", message, mend);
             }
         }
     }
 
-    fn add(&mut self, document: ServiceDocument, place: &dyn Fn(Pos) -> Place, findings: &Findings) {
+    fn add(&mut self, document: ServiceDocument, reader: &Reader<'_>) {
         for definition in document.definitions {
             match definition {
-                TypeSystemDefinition::Schema(schema) => self.link(&schema.node),
-                TypeSystemDefinition::Type(ty) => self.add_type(ty.node, place, findings),
-                TypeSystemDefinition::Directive(_) => {}
+                TypeSystemDefinition::Schema(schema) => self.add_schema(&schema.node, reader),
+                TypeSystemDefinition::Type(ty) => self.add_type(ty.node, reader),
+                TypeSystemDefinition::Directive(directive) => {
+                    self.directives.insert(directive.node.name.node.to_string());
+                }
             }
+        }
+    }
+
+    fn add_schema(&mut self, schema: &SchemaDefinition, reader: &Reader<'_>) {
+        for directive in &schema.directives {
+            if directive.node.name.node == "link" {
+                self.link(&directive.node);
+            }
+        }
+        let roots = [
+            ("Query", &schema.query),
+            ("Mutation", &schema.mutation),
+            ("Subscription", &schema.subscription),
+        ];
+        for (usual, root) in roots {
+            let Some(name) = root.as_ref().filter(|name| name.node != usual) else {
+                continue;
+            };
+            let message = format!("`{}` stands for `{usual}`", name.node);
+            let mend = format!("call the type `{usual}`");
+            reader
+                .findings
+                .report(&reader.place(name.pos), "sdl_root_renamed", message, mend);
         }
     }
 
     /// Remembers the names that `@link(url:, import: [...])` brings in: they are defined elsewhere.
-    fn link(&mut self, schema: &SchemaDefinition) {
-        let links = schema
-            .directives
-            .iter()
-            .filter(|directive| directive.node.name.node == "link");
-        for link in links {
-            let Some(ConstValue::List(names)) = link.node.get_argument("import").map(|value| &value.node)
-            else {
-                continue;
-            };
-            for name in names {
-                match name {
-                    ConstValue::String(name) => self.imported.insert(name.clone()),
-                    ConstValue::Object(renamed) => {
-                        let name = renamed.get("as").or_else(|| renamed.get("name"));
-                        let Some(ConstValue::String(name)) = name else {
-                            continue;
-                        };
-                        self.imported.insert(name.clone())
+    fn link(&mut self, link: &ConstDirective) {
+        let text = |name: &str| match link.get_argument(name).map(|value| &value.node) {
+            Some(ConstValue::String(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let is_federation = text("url").is_some_and(|url| url.contains("/federation/"));
+        if let (true, Some(prefix)) = (is_federation, text("as")) {
+            self.prefixes.insert(format!("{prefix}__"));
+        }
+        let Some(ConstValue::List(names)) = link.get_argument("import").map(|value| &value.node) else {
+            return;
+        };
+        for name in names {
+            match name {
+                ConstValue::String(name) => {
+                    self.imported.insert(name.clone());
+                }
+                ConstValue::Object(renamed) => {
+                    let member = |name: &str| match renamed.get(name) {
+                        Some(ConstValue::String(name)) => Some(name.clone()),
+                        _ => None,
+                    };
+                    let Some(own) = member("name") else { continue };
+                    let here = member("as").unwrap_or_else(|| own.clone());
+                    if let (true, Some(own), Some(here)) =
+                        (is_federation, own.strip_prefix('@'), here.strip_prefix('@'))
+                    {
+                        self.renamed.insert(here.to_owned(), own.to_owned());
                     }
-                    _ => false,
-                };
+                    self.imported.insert(here);
+                }
+                _ => {}
             }
         }
     }
 
-    fn add_type(&mut self, ty: TypeDefinition, place: &dyn Fn(Pos) -> Place, findings: &Findings) {
-        let at = place(ty.name.pos);
+    fn add_type(&mut self, ty: TypeDefinition, reader: &Reader<'_>) {
         let name = ty.name.node.to_string();
-        let shape = shape(ty.kind, place, findings);
-        let directives: Vec<String> = ty
-            .directives
-            .iter()
-            .map(|d| canonical::directive(&d.node))
-            .collect();
+        let node = reader.node(ty);
         let Some(known) = self.types.get_mut(&name) else {
-            let defined = (!ty.extend).then_some(at);
-            self.types.insert(
-                name,
-                TypeNode {
-                    defined,
-                    shape,
-                    directives,
-                },
-            );
+            self.types.insert(name, node);
             return;
         };
-        if !ty.extend {
+        if let Some(at) = node.defined {
             if let Some(first) = &known.defined {
                 let message = format!("type `{name}` is defined twice; first at {first}");
-                findings.report(
-                    &at,
-                    "sdl_duplicate",
-                    message,
-                    format!("write `extend type {name}`, or rename it"),
-                );
+                let mend = format!("write `extend type {name}`, or rename it");
+                reader.findings.report(&at, "sdl_duplicate", message, mend);
                 return;
             }
-            known.defined = Some(at.clone());
+            known.defined = Some(at);
+            known.description = node.description;
         }
-        known.directives.extend(directives);
-        if !known.shape.merge(shape) {
+        known.directives.extend(node.directives);
+        if !known.shape.merge(node.shape) {
             let message = format!("`{name}` is extended as another kind of type");
-            findings.report(&at, "sdl_extension", message, "extend it as the kind that it is");
+            let mend = "extend it as the kind that it is";
+            reader
+                .findings
+                .report(&node.place, "sdl_extension", message, mend);
+        }
+    }
+
+    /// Calls federation's directives by their own names, whatever the files import them as. Once all files are read.
+    pub(super) fn settle(&mut self) {
+        let (renamed, prefixes) = (&self.renamed, &self.prefixes);
+        let own = |name: &str| {
+            let plain = || name.strip_prefix("federation__");
+            let prefixed = || {
+                prefixes
+                    .iter()
+                    .find_map(|prefix| name.strip_prefix(prefix.as_str()))
+            };
+            let unprefixed = || plain().or_else(prefixed).map(str::to_owned);
+            renamed.get(name).cloned().or_else(unprefixed)
+        };
+        for directive in self.types.values_mut().flat_map(TypeNode::directives_mut) {
+            if let Some(own) = own(&directive.name) {
+                directive.name = own;
+            }
         }
     }
 
@@ -187,16 +192,17 @@ impl Sdl {
             match &node.shape {
                 Shape::Scalar | Shape::Enum { .. } => {}
                 Shape::Union { members } => {
-                    members
-                        .iter()
-                        .for_each(|(name, at)| self.check_name(name, at, findings));
+                    for member in members {
+                        self.check_name(&member.value, &member.place, findings);
+                    }
                 }
-                Shape::Input { types, .. } => {
-                    types
-                        .iter()
-                        .for_each(|(name, at)| self.check_name(name, at, findings));
-                }
-                Shape::Object { fields, .. } => {
+                Shape::Input { fields } => self.check_inputs(fields, findings),
+                Shape::Object {
+                    implements, fields, ..
+                } => {
+                    for interface in implements {
+                        self.check_name(&interface.value, &interface.place, findings);
+                    }
                     let mut seen = BTreeSet::new();
                     for field in fields {
                         if !seen.insert(&field.name) {
@@ -204,18 +210,23 @@ impl Sdl {
                             findings.report(&field.place, "sdl_duplicate", message, "remove one of them");
                         }
                         self.check_name(base_name(&field.ty), &field.place, findings);
-                        for (name, at) in &field.argument_types {
-                            self.check_name(name, at, findings);
-                        }
+                        self.check_inputs(&field.arguments, findings);
                     }
                 }
             }
         }
     }
 
+    fn check_inputs(&self, inputs: &[Input], findings: &Findings) {
+        for input in inputs {
+            self.check_name(base_name(&input.ty.value), &input.ty.place, findings);
+        }
+    }
+
     fn check_name(&self, name: &str, at: &Place, findings: &Findings) {
         let federations_own = name.starts_with('_') || name.contains("__") || self.imported.contains(name);
-        if self.types.contains_key(name) || BUILT_IN.contains(&name) || federations_own {
+        let is_known = self.types.contains_key(name) || BUILT_IN.contains(&name) || PROVIDED.contains(&name);
+        if is_known || federations_own {
             return;
         }
         let known = self.types.keys().map(String::as_str).chain(BUILT_IN);
@@ -254,149 +265,8 @@ impl Sdl {
     }
 }
 
-impl Shape {
-    /// Adds an extension's parts; false if it is of another kind.
-    fn merge(&mut self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Scalar, Self::Scalar) => {}
-            (Self::Enum { values }, Self::Enum { values: more }) => values.extend(more),
-            (Self::Union { members }, Self::Union { members: more }) => members.extend(more),
-            (
-                Self::Input { fields, types },
-                Self::Input {
-                    fields: more,
-                    types: more_types,
-                },
-            ) => {
-                fields.extend(more);
-                types.extend(more_types);
-            }
-            (
-                Self::Object {
-                    interface,
-                    implements,
-                    fields,
-                },
-                Self::Object {
-                    interface: other,
-                    implements: more,
-                    fields: more_fields,
-                },
-            ) if *interface == other => {
-                implements.extend(more);
-                fields.extend(more_fields);
-            }
-            _ => return false,
-        }
-        true
-    }
-}
-
-fn shape(kind: TypeKind, place: &dyn Fn(Pos) -> Place, findings: &Findings) -> Shape {
-    let names = |names: Vec<Positioned<async_graphql_value::Name>>| {
-        names
-            .into_iter()
-            .map(|name| name.node.to_string())
-            .collect::<Vec<_>>()
-    };
-    let fields = |fields: Vec<Positioned<FieldDefinition>>| {
-        fields
-            .into_iter()
-            .map(|field| read_field(field.node, place, findings))
-            .collect::<Vec<_>>()
-    };
-    match kind {
-        TypeKind::Scalar => Shape::Scalar,
-        TypeKind::Enum(ty) => {
-            let value = |value: &Positioned<async_graphql_parser::types::EnumValueDefinition>| {
-                canonical::with_directives(value.node.value.node.to_string(), &value.node.directives)
-            };
-            Shape::Enum {
-                values: ty.values.iter().map(value).collect(),
-            }
-        }
-        TypeKind::Object(ty) => Shape::Object {
-            interface: false,
-            implements: names(ty.implements),
-            fields: fields(ty.fields),
-        },
-        TypeKind::Interface(ty) => Shape::Object {
-            interface: true,
-            implements: names(ty.implements),
-            fields: fields(ty.fields),
-        },
-        TypeKind::Union(ty) => {
-            let member =
-                |name: Positioned<async_graphql_value::Name>| (name.node.to_string(), place(name.pos));
-            Shape::Union {
-                members: ty.members.into_iter().map(member).collect(),
-            }
-        }
-        TypeKind::InputObject(ty) => Shape::Input {
-            fields: ty
-                .fields
-                .iter()
-                .map(|field| canonical::input(&field.node))
-                .collect(),
-            types: ty
-                .fields
-                .iter()
-                .map(|field| input_type(&field.node, place))
-                .collect(),
-        },
-    }
-}
-
-fn read_field(field: FieldDefinition, place: &dyn Fn(Pos) -> Place, findings: &Findings) -> Field {
-    let path = json_path(&field.directives, place, findings);
-    Field {
-        path: path.unwrap_or_else(|| vec![field.name.node.to_string()]),
-        argument_types: field
-            .arguments
-            .iter()
-            .map(|argument| input_type(&argument.node, place))
-            .collect(),
-        canonical: canonical::field(&field),
-        name: field.name.node.to_string(),
-        place: place(field.name.pos),
-        ty: field.ty.node,
-    }
-}
-
-/// The path that `@json(pointer:)` gives, if there is one that can be read.
-fn json_path(
-    directives: &[Positioned<ConstDirective>],
-    place: &dyn Fn(Pos) -> Place,
-    findings: &Findings,
-) -> Option<Vec<String>> {
-    let json = directives
-        .iter()
-        .find(|directive| directive.node.name.node == "json")?;
-    let written = json.node.get_argument("pointer")?;
-    let parsed = match &written.node {
-        ConstValue::String(text) => Pointer::parse(text).map_err(|error| error.to_string()),
-        _ => Err("`pointer` is no string".to_owned()),
-    };
-    match parsed {
-        Ok(pointer) => Some(pointer.segments().map(str::to_owned).collect()),
-        Err(message) => {
-            findings.report(
-                &place(written.pos),
-                "pointer_invalid",
-                message,
-                "write a JSON pointer: \"/a/b\"",
-            );
-            None
-        }
-    }
-}
-
-fn input_type(input: &InputValueDefinition, place: &dyn Fn(Pos) -> Place) -> (String, Place) {
-    (base_name(&input.ty.node).to_owned(), place(input.ty.pos))
-}
-
 /// The name inside all lists.
-fn base_name(ty: &Type) -> &str {
+pub(super) fn base_name(ty: &Type) -> &str {
     match &ty.base {
         BaseType::Named(name) => name.as_str(),
         BaseType::List(inner) => base_name(inner),

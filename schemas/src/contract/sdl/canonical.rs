@@ -5,21 +5,20 @@
 
 use std::fmt::Write;
 
-use async_graphql_parser::Positioned;
-use async_graphql_parser::types::{ConstDirective, FieldDefinition, InputValueDefinition};
-
-use super::{Sdl, Shape};
+use super::Sdl;
+use super::node::{Directive, Field, Input, Shape};
 
 impl Sdl {
     /// All types as canonical text.
     pub(in crate::contract) fn canonical(&self) -> String {
         let mut text = String::new();
         for (name, node) in &self.types {
-            let mut parts: Vec<String> = node.directives.clone();
+            let mut parts: Vec<String> = node.directives.iter().map(directive).collect();
             let kind = match &node.shape {
                 Shape::Scalar => "scalar",
                 Shape::Enum { values } => {
-                    parts.extend(values.iter().cloned());
+                    let values = values.iter();
+                    parts.extend(values.map(|value| with_directives(value.name.clone(), &value.directives)));
                     "enum"
                 }
                 Shape::Object {
@@ -27,20 +26,16 @@ impl Sdl {
                     implements,
                     fields,
                 } => {
-                    parts.extend(implements.iter().map(|name| format!("implements {name}")));
-                    parts.extend(
-                        fields
-                            .iter()
-                            .map(|field| format!("{}{}", field.name, field.canonical)),
-                    );
+                    parts.extend(implements.iter().map(|name| format!("implements {}", name.value)));
+                    parts.extend(fields.iter().map(field));
                     if *interface { "interface" } else { "type" }
                 }
                 Shape::Union { members } => {
-                    parts.extend(members.iter().map(|(name, _)| name.clone()));
+                    parts.extend(members.iter().map(|name| name.value.clone()));
                     "union"
                 }
-                Shape::Input { fields, .. } => {
-                    parts.extend(fields.iter().cloned());
+                Shape::Input { fields } => {
+                    parts.extend(fields.iter().map(input));
                     "input"
                 }
             };
@@ -52,47 +47,43 @@ impl Sdl {
     }
 }
 
-/// A field without its name: `(arguments):Type @directives`.
-pub(super) fn field(field: &FieldDefinition) -> String {
-    let mut arguments: Vec<String> = field
-        .arguments
-        .iter()
-        .map(|argument| input(&argument.node))
-        .collect();
+/// A field: `name(arguments):Type @directives`.
+fn field(field: &Field) -> String {
+    let mut arguments: Vec<String> = field.arguments.iter().map(input).collect();
     arguments.sort();
     with_directives(
-        format!("({}):{}", arguments.join(","), field.ty.node),
+        format!("{}({}):{}", field.name, arguments.join(","), field.ty),
         &field.directives,
     )
 }
 
 /// An argument or input field.
-pub(super) fn input(input: &InputValueDefinition) -> String {
+fn input(input: &Input) -> String {
     let default = input
-        .default_value
+        .default
         .as_ref()
-        .map(|value| format!("={}", value.node))
+        .map(|value| format!("={}", value.value))
         .unwrap_or_default();
     with_directives(
-        format!("{}:{}{default}", input.name.node, input.ty.node),
+        format!("{}:{}{default}", input.name, input.ty.value),
         &input.directives,
     )
 }
 
 /// One directive with its arguments.
-pub(super) fn directive(directive: &ConstDirective) -> String {
+fn directive(directive: &Directive) -> String {
     let mut arguments: Vec<String> = directive
         .arguments
         .iter()
-        .map(|(name, value)| format!("{}:{}", name.node, value.node))
+        .map(|(name, value)| format!("{}:{}", name.value, value.value))
         .collect();
     arguments.sort();
-    format!("@{}({})", directive.name.node, arguments.join(","))
+    format!("@{}({})", directive.name, arguments.join(","))
 }
 
 /// The text, followed by the directives.
-pub(super) fn with_directives(mut text: String, directives: &[Positioned<ConstDirective>]) -> String {
-    let mut all: Vec<String> = directives.iter().map(|one| directive(&one.node)).collect();
+fn with_directives(mut text: String, directives: &[Directive]) -> String {
+    let mut all: Vec<String> = directives.iter().map(directive).collect();
     all.sort();
     for one in all {
         text.push(' ');

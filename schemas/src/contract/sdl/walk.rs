@@ -5,6 +5,7 @@
 
 use async_graphql_parser::types::{BaseType, Type};
 
+use super::super::settings::Placed;
 use super::{BUILT_IN, Field, Sdl, Shape};
 
 /// What stands at the end of a pointer.
@@ -232,7 +233,7 @@ impl Sdl {
                         else {
                             continue;
                         };
-                        if implements.iter().any(|implemented| implemented == name) {
+                        if implements.iter().any(|implemented| implemented.value == name) {
                             all.extend(fields.iter().map(|field| (other.as_str(), field)));
                         }
                     }
@@ -240,9 +241,9 @@ impl Sdl {
                 Some(all)
             }
             Shape::Union { members } => {
-                let member = |(member, _): &'s (String, _)| {
+                let member = |member: &'s Placed<String>| {
                     self.types
-                        .get_key_value(member.as_str())
+                        .get_key_value(member.value.as_str())
                         .and_then(|(member, node)| match &node.shape {
                             Shape::Object { fields, .. } => Some((member, fields)),
                             _ => None,
