@@ -15,8 +15,8 @@ pub type Name = Arc<str>;
 /// The types and the subscription fields of a contract.
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// Every type but `Query` and `Subscription`, by name: those of the SDL, the event types and enums that were
-    /// generated, and the built-in scalars.
+    /// Every type that can be reached from `Subscription`, by name: those of the SDL, the event types and enums that
+    /// were generated, and GraphQL's own scalars. Neither `Query` nor `Subscription` itself.
     pub types: BTreeMap<Name, Type>,
     /// The fields of `Subscription`, by name.
     pub fields: BTreeMap<Name, RootField>,
@@ -35,6 +35,8 @@ pub struct Type {
     pub kind: Kind,
     /// Who may select it.
     pub requires: Requires,
+    /// What composition reads beside it, as GraphQL text: `@key(fields: "id", resolvable: false)`.
+    pub directives: Vec<String>,
 }
 
 /// What a type is.
@@ -86,6 +88,8 @@ pub struct EnumValue {
     pub description: Option<String>,
     /// Why it should not be used any more.
     pub deprecated: Option<String>,
+    /// What composition reads beside it, as GraphQL text.
+    pub directives: Vec<String>,
 }
 
 /// An object type.
@@ -93,7 +97,7 @@ pub struct EnumValue {
 pub struct Object {
     /// Its fields, in the order of the SDL.
     pub fields: Vec<Field>,
-    /// The interfaces that it implements.
+    /// The interfaces that it implements, of those that are the type of some field.
     pub interfaces: Vec<Name>,
     /// Whether it presents an event (`@event`): its fields are `kind`, `cursor`, `key`, `time` and `data`.
     pub event: bool,
@@ -132,14 +136,18 @@ pub struct Field {
     pub description: Option<String>,
     /// Its type.
     pub ty: TypeRef,
-    /// Where it is found, seen from its object's value: its name, or `@json(pointer:)`. No wildcards.
+    /// Where it is found, seen from its object's value: its name, or `@json(pointer:)`. No wildcards. The empty pointer
+    /// is the object's value itself, so that an object may be made of a string, or lie over its parent's members.
     pub pointer: Pointer,
-    /// Cut from the front of a string; a string that does not begin with it is null (`@json(stripPrefix:)`).
+    /// Cut from the front of a string, or of each string of a list; one that does not begin with it is null
+    /// (`@json(stripPrefix:)`).
     pub strip_prefix: Option<Arc<str>>,
     /// Who may select it.
     pub requires: Requires,
     /// Why it should not be used any more.
     pub deprecated: Option<String>,
+    /// What composition reads beside it, as GraphQL text.
+    pub directives: Vec<String>,
 }
 
 /// A type as a field or an argument names it.
@@ -182,6 +190,8 @@ pub struct RootField {
     pub requires: Requires,
     /// Why it should not be used any more.
     pub deprecated: Option<String>,
+    /// What composition reads beside it, as GraphQL text.
+    pub directives: Vec<String>,
 }
 
 /// What a subscription field gives.
@@ -275,6 +285,8 @@ pub struct Argument {
     pub ty: TypeRef,
     /// What it is where it is not given, as GraphQL text.
     pub default: Option<String>,
+    /// What composition reads beside it, as GraphQL text.
+    pub directives: Vec<String>,
 }
 
 /// Who may select something (federation's `@authenticated` and `@requiresScopes`).

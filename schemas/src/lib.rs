@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod contract;
 pub mod cursor;
 pub mod decode;
+pub mod docs;
 pub mod event;
 pub mod filter;
 #[cfg(test)]

@@ -12,7 +12,8 @@ use super::finding::{Finding, Findings, Place};
 use super::sdl::Sdl;
 use super::settings::Settings;
 use super::stream::Declared;
-use super::{Contract, check, revision};
+use super::{Contract, check, graph, revision};
+use crate::graph::Graph;
 
 const STREAMS: &str = "streams.toml";
 
@@ -52,6 +53,7 @@ impl Contract {
         let sdl_is_whole = !["sdl_syntax", "not_utf8", "file_unreadable"]
             .iter()
             .any(|code| findings.has(code));
+        sdl.settle();
         if sdl_is_whole {
             sdl.check(findings);
         }
@@ -61,6 +63,11 @@ impl Contract {
                 .iter()
                 .for_each(|stream| check::stream(stream, &sdl, findings));
         }
+        let graph = if sdl_is_whole {
+            graph::build(&sdl, &declared, findings)
+        } else {
+            Graph::default()
+        };
         if !findings.is_empty() {
             return Err(findings.take());
         }
@@ -76,7 +83,7 @@ impl Contract {
         Ok(Self {
             revision,
             streams: streams.into_iter().map(Arc::new).collect(),
-            graph: Arc::default(),
+            graph: Arc::new(graph),
         })
     }
 }

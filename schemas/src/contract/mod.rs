@@ -9,6 +9,7 @@ mod check;
 mod claims;
 mod clinical;
 mod finding;
+mod graph;
 mod load;
 mod nearest;
 mod revision;

@@ -15,6 +15,8 @@ use super::{Deletes, Format, Stream, TenantSource};
 /// A stream as it was read, with the places that later checks need.
 #[derive(Debug)]
 pub(super) struct Declared {
+    /// The stream's name as it is written.
+    pub(super) name: Placed<String>,
     /// The stream, unless something was wrong with it.
     pub(super) stream: Option<Stream>,
     /// The SDL type's name.
@@ -74,6 +76,7 @@ impl Declared {
             })
         };
         Self {
+            name: name.clone(),
             stream: build(),
             schema,
             pointers: attributes.pointers,

@@ -3,6 +3,7 @@
 mod bad_files;
 mod bad_sdl;
 mod bad_streams;
+mod graph;
 
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ type Reference { reference: String display: String }
 type CodeableConcept { coding: [Coding!] text: String }
 type Coding { code: String! display: String }
 type Note { text: String! author: String }
-union Value = Quantity | Text
+union Value @discriminator(pointer: "/kind") = Quantity | Text
 type Quantity { amount: Float! unit: String }
 type Text { text: String }
 "#;

@@ -65,7 +65,7 @@ fn a_broken_sdl_leaves_the_streams_checked() {
 
 #[test]
 fn interfaces_are_followed_into_their_implementations() {
-    let sdl = "interface Resource { id: ID! }\n\
+    let sdl = "interface Resource @discriminator(pointer: \"/type\") { id: ID! }\n\
                type Visit implements Resource { id: ID! ward: String! }\n\
                type Bed implements Resource { id: ID! room: String }\n";
     let streams = with_line(STREAMS, 3, "schema = 'Resource'");

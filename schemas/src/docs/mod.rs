@@ -1,0 +1,3 @@
+//! Documents that are derived from a contract, for people and for other programs.
+
+pub mod sdl;
