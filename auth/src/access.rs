@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use schemas::attributes::Atom;
-use schemas::contract::{AccessRule, AttributeSource, Contract, Rows, Stream, Template, TemplatePart};
+use schemas::contract::{
+    AccessRule, Attribute, AttributeSource, Contract, Rows, Stream, Template, TemplatePart,
+};
 use schemas::event::Event;
 use schemas::filter::{BadFilter, Predicate};
 use schemas::ids::{AttributeId, TenantId};
@@ -166,17 +168,36 @@ impl Grant {
                 .find(|(id, _)| self.clauses.iter().all(|clause| hides(stream, &clause.mask, *id)))
                 .or_else(|| filter.terms().next())
                 .and_then(|(id, _)| stream.attributes.get(usize::from(id.0)));
-            return Err(Denied {
-                code: Code::UNKNOWN_PARAMETER,
-                detail: hidden.map_or_else(String::new, |attribute| {
-                    format!("{:?} is no attribute of {}", attribute.name.as_str(), stream.name)
-                }),
-            });
+            return Err(unknown(stream, hidden));
         };
         let mut clauses = canonical(clauses);
         if clauses.is_empty() {
             // The filter asks for rows that the grant does not give. That is no error: it would tell what is not granted.
             clauses = smallvec![never];
+        }
+        Ok(Selection {
+            tenant: self.tenant.clone(),
+            clauses,
+        })
+    }
+
+    /// The grant without the clauses that hide one of these attributes: what may decide together with a filter that no
+    /// [`Predicate`] can say. If no clause is left the answer is a refusal, the same as for an attribute that does not exist.
+    pub fn showing(&self, stream: &Stream, attributes: &[AttributeId]) -> Result<Selection, Denied> {
+        let hidden_by = |clause: &Clause| attributes.iter().find(|id| hides(stream, &clause.mask, **id));
+        let clauses: SmallVec<[Clause; 1]> = self
+            .clauses
+            .iter()
+            .filter(|clause| hidden_by(clause).is_none())
+            .cloned()
+            .collect();
+        if clauses.is_empty() {
+            let hidden = self
+                .clauses
+                .first()
+                .and_then(hidden_by)
+                .and_then(|id| stream.attributes.get(usize::from(id.0)));
+            return Err(unknown(stream, hidden));
         }
         Ok(Selection {
             tenant: self.tenant.clone(),
@@ -288,6 +309,16 @@ fn canonical(mut clauses: SmallVec<[Clause; 1]>) -> SmallVec<[Clause; 1]> {
 /// A reader's filter within the one that its ticket is sealed with: an event must match both.
 pub fn within_ticket(stream: &Stream, ticket: &Predicate, filter: &Predicate) -> Result<Predicate, Denied> {
     narrow(stream, ticket, filter).ok_or_else(|| inexact("ticket"))
+}
+
+/// What is said of an attribute that is hidden: what is said of one that does not exist.
+fn unknown(stream: &Stream, attribute: Option<&Attribute>) -> Denied {
+    Denied {
+        code: Code::UNKNOWN_PARAMETER,
+        detail: attribute.map_or_else(String::new, |attribute| {
+            format!("{:?} is no attribute of {}", attribute.name.as_str(), stream.name)
+        }),
+    }
 }
 
 /// Two restrictions that no single predicate can say.
