@@ -1,7 +1,32 @@
-//! Signed outbound webhooks: **not built yet**. This crate marks their place in the house and holds no code.
+//! Signed outbound webhooks: what is owed to whom, and until it is settled.
 //!
-//! It stands beside `subscriptions`, above `auth` and `schemas`, and will import neither its sibling nor the gateway. It
-//! will hold endpoints, the matching of events to endpoints, the durable store of what is owed, the ledger of settled
-//! offsets, retries and signatures. A live reader is told when it falls behind and comes back with its cursor; a webhook
-//! receiver cannot be asked to, so its deliveries are kept until they succeed. That difference is why the two are crates of
-//! their own.
+//! A live reader is told when it falls behind and comes back with its cursor; a webhook receiver cannot be asked to, so its
+//! deliveries are kept until they succeed. That difference is why this crate stands beside `subscriptions` and not in it.
+//! It knows no Kafka, serves no HTTP and reads no configuration file: the gateway gives it events and takes its commits.
+//!
+//! The way of an event: [`matching`] says to which endpoints it is owed; [`plan`] whose turn it is; [`render`] and [`sign`]
+//! make the request; [`retry`] and [`breaker`] say what follows; [`ledger`] knows which offsets are settled by it. All of
+//! these decide and do nothing.
+//!
+//! Invariants:
+//!
+//! - An offset is committed only when everything owed for it, and for each offset before it, is delivered, parked durably or
+//!   dropped on record ([`ledger`]).
+//! - The id of a delivery is the same on every node, retry, resend and replay ([`delivery`]).
+//! - An event goes out only where the owner's grant, compiled anew, shows it; what is hidden cannot be learnt by filtering
+//!   ([`matching`]). What goes out is what [`schemas::event::Event::encode`] writes under that grant ([`render`]).
+//! - Nobody is called sooner than the schedule and the receiver said ([`retry`]), nor while the breaker is open
+//!   ([`breaker`]).
+//! - No tenant's receivers take what others need to start: queues are bounded per endpoint, places per tenant ([`plan`]).
+
+pub mod breaker;
+pub mod delivery;
+pub mod filter;
+#[cfg(test)]
+mod fixture;
+pub mod ledger;
+pub mod matching;
+pub mod plan;
+pub mod render;
+pub mod retry;
+pub mod sign;
