@@ -47,7 +47,6 @@ type Observation { id: ID status: String subject: Reference code: Concept note: 
 type Reference { reference: String }
 type Concept { coding: [Coding!] }
 type Coding { code: String }
-type Query { none: String }
 "#;
 
 pub(crate) fn contract() -> &'static Contract {
