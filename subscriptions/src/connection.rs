@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use auth::access::Selection;
 use auth::quota::Permit;
+use auth::token::Principal;
 use schemas::filter::Predicate;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::group::Share;
 use crate::outlet::{Outlet, Rendered};
 use crate::protocol::{Framing, ws};
 use crate::session::Session;
@@ -59,14 +60,16 @@ pub(crate) struct Connection {
 /// One stream within a session.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// The client's id as a JSON string with its quotes; empty for SSE.
+    /// The client's id as a JSON string with its quotes; empty where a response carries one subscription.
     pub(crate) id: Box<str>,
     /// The stream, by its place in the contract.
     pub(crate) stream: usize,
     /// What the reader asked for.
     pub(crate) filter: Predicate,
-    /// What it gets.
-    pub(crate) selection: Arc<Selection>,
+    /// What it gets, and how it is presented.
+    pub(crate) share: Share,
+    /// Whose it is, where that is not the session's principal.
+    pub(crate) delegate: Option<Arc<Principal>>,
     /// Where its frames come from.
     pub(crate) place: Place,
     /// The stream's version when its cursor was last told.
@@ -149,6 +152,14 @@ impl Connection {
         self.subscriptions
             .iter()
             .position(|have| have.as_ref().is_some_and(|have| &*have.id == id))
+    }
+
+    /// Those for whom there are subscriptions beside the session's own principal.
+    pub(crate) fn delegates(&self) -> impl Iterator<Item = &Arc<Principal>> {
+        self.subscriptions
+            .iter()
+            .flatten()
+            .filter_map(|subscription| subscription.delegate.as_ref())
     }
 
     /// How many subscriptions there are.

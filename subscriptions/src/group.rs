@@ -1,4 +1,5 @@
-//! Readers with one compiled selection share one short log of finished frames; each holds only its position in it.
+//! Readers with one compiled selection and one view share one short log of finished frames; each holds only its
+//! position in it.
 //!
 //! Invariant: the log holds exactly the frames that some member has not been given. While nobody lags, it is empty
 //! between rounds.
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use crate::connection::Connection;
 use crate::outlet::Rendered;
 use crate::protocol::{Frame, Framing};
+use crate::view::View;
 
 /// How much is rendered before it is written: large enough that a burst is one write, small enough to stay in the cache.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -32,10 +34,17 @@ pub(crate) struct Member {
     pub(crate) next: u64,
 }
 
-/// Readers with one compiled selection on one stream.
+/// What readers share who share a group: what they get, and how it is presented.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Share {
+    pub(crate) selection: Arc<Selection>,
+    pub(crate) view: View,
+}
+
+/// Readers of one stream who share what they get.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(crate) selection: Arc<Selection>,
+    pub(crate) share: Share,
     pub(crate) members: Vec<Member>,
     /// The masks that came up, by the bits of the clauses that matched.
     masks: SmallVec<[(u8, Arc<Mask>); 1]>,
@@ -65,7 +74,7 @@ pub(crate) struct Flushed {
     /// Connections that lag beyond the limit.
     pub(crate) slow: Vec<usize>,
     /// Events that were written.
-    pub(crate) delivered: [u64; 2],
+    pub(crate) delivered: [u64; Framing::COUNT],
     /// Writes that were made.
     pub(crate) writes: u64,
     /// Bytes that were written.
@@ -94,13 +103,19 @@ pub(crate) struct Render {
 
 impl Render {
     /// Renders frames; what was there before is forgotten.
-    pub(crate) fn frames<'a>(&mut self, framing: Framing, id: &str, frames: impl Iterator<Item = &'a Frame>) {
+    pub(crate) fn frames<'a>(
+        &mut self,
+        framing: Framing,
+        view: &View,
+        id: &str,
+        frames: impl Iterator<Item = &'a Frame>,
+    ) {
         self.bytes.clear();
         self.ends.clear();
         self.events.clear();
         let mut events = 0;
         for frame in frames {
-            framing.render(id, frame, &mut self.bytes);
+            framing.render(view, id, frame, &mut self.bytes);
             events += u64::from(frame.is_event());
             self.ends.push(self.bytes.len());
             self.events.push(events);
@@ -127,9 +142,9 @@ impl Render {
 }
 
 impl Group {
-    pub(crate) fn new(selection: Arc<Selection>) -> Self {
+    pub(crate) fn new(share: Share) -> Self {
         Self {
-            selection,
+            share,
             members: Vec::new(),
             masks: SmallVec::new(),
             log: VecDeque::new(),
@@ -151,7 +166,7 @@ impl Group {
         if let Some((_, mask)) = self.masks.iter().find(|(have, _)| *have == bits) {
             return Arc::clone(mask);
         }
-        let mask = self.selection.mask(bits);
+        let mask = self.share.selection.mask(bits);
         self.masks.push((bits, Arc::clone(&mask)));
         mask
     }
@@ -235,6 +250,7 @@ impl Group {
                     let stop = usize::try_from(to - self.base).unwrap_or(0);
                     render.frames(
                         key.0,
+                        &self.share.view,
                         &key.1,
                         self.log.range(start..stop).map(|logged| &logged.frame),
                     );
@@ -343,6 +359,7 @@ impl Group {
             let id: Box<str> = Box::from(connection.subscription_id(self.members[member].subscription));
             render.frames(
                 connection.framing,
+                &self.share.view,
                 &id,
                 self.log.range(start..stop).map(|logged| &logged.frame),
             );

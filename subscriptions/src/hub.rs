@@ -19,11 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::graphql;
 use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
+use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::{InputSender, Past, Sequencer};
-use crate::worker::{Setup, Wake, Worker};
+use crate::worker::{Order, Setup, Wake, Worker};
 
 /// The engine's limits. Each has a reaction, which is said with it.
 #[derive(Debug, Clone)]
@@ -48,11 +50,15 @@ pub struct HubConfig {
     pub message_bytes_max: usize,
     /// How often quiet sessions are told their cursor and pinged.
     pub heartbeat: Duration,
+    /// How often a quiet GraphQL event stream is given a comment.
+    pub graphql_sse_heartbeat: Duration,
+    /// How often a quiet multipart response is given a heartbeat.
+    pub graphql_multipart_heartbeat: Duration,
     /// A session from which nothing came for so long, not even a pong, is closed.
     pub silence_max: Duration,
     /// A session whose socket takes nothing for so long is closed as a slow reader.
     pub stall_max: Duration,
-    /// A WebSocket without credentials must send `auth` within this time.
+    /// A WebSocket without credentials must send `auth` within this time, and a GraphQL one `connection_init`.
     pub auth_timeout: Duration,
     /// `auth_required` is told so long before the grant ends.
     pub auth_warning: Duration,
@@ -79,6 +85,8 @@ impl Default for HubConfig {
             subscriptions_per_session_max: 64,
             message_bytes_max: 64 << 10,
             heartbeat: Duration::from_secs(25),
+            graphql_sse_heartbeat: Duration::from_secs(12),
+            graphql_multipart_heartbeat: Duration::from_secs(5),
             silence_max: Duration::from_secs(60),
             stall_max: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
@@ -93,6 +101,21 @@ impl Default for HubConfig {
     }
 }
 
+impl HubConfig {
+    /// How often a quiet session of this wire format is told something.
+    pub(crate) fn heartbeat_of(&self, framing: Framing) -> Duration {
+        match framing {
+            Framing::GraphqlSse | Framing::GraphqlSseSingle => self.graphql_sse_heartbeat,
+            Framing::Multipart => self.graphql_multipart_heartbeat,
+            Framing::WebSocket
+            | Framing::Sse
+            | Framing::GraphqlTransportWs
+            | Framing::GraphqlWs
+            | Framing::Lines => self.heartbeat,
+        }
+    }
+}
+
 /// What the engine calls on.
 pub struct Services {
     /// Reads what is older than the rings.
@@ -103,6 +126,8 @@ pub struct Services {
     pub authenticator: Authenticator,
     /// The time of day.
     pub clock: Clock,
+    /// Compiles GraphQL operations, where GraphQL is served.
+    pub graphql: Option<Arc<graphql::Schema>>,
 }
 
 /// Something that can be read and written, for connections that are no plain TCP socket.
@@ -136,11 +161,26 @@ pub struct Restriction {
     pub filter: Predicate,
 }
 
-/// An upgraded connection that speaks `tidewire.v1`.
+/// What is spoken on an upgraded connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `tidewire.v1`.
+    TidewireV1,
+    /// `graphql-transport-ws`.
+    GraphqlTransportWs,
+    /// `graphql-ws`, the legacy protocol of `subscriptions-transport-ws`.
+    GraphqlWs,
+    /// A GraphQL client that offers neither: it is told so by a close code, since browsers cannot read a refused upgrade.
+    Unacceptable,
+}
+
+/// An upgraded connection.
 pub struct WebSocket {
     /// The connection.
     pub transport: Transport,
-    /// Who; `None`: the first message must be `auth`.
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Who; `None`: the first message must be `auth`, or `connection_init` with a token.
     pub principal: Option<Arc<Principal>>,
     /// What a ticket restricts the session to.
     pub restriction: Option<Restriction>,
@@ -181,6 +221,48 @@ pub struct Sse {
     pub retry_ms: Option<u64>,
     /// What the session holds of the quotas; named when the first `auth` says who it is.
     pub permit: Permit,
+}
+
+/// A response that carries GraphQL results.
+pub struct GraphqlStream {
+    /// How.
+    pub framing: GraphqlFraming,
+    /// Whose it is.
+    pub principal: Arc<Principal>,
+    /// What a ticket restricts the session to.
+    pub restriction: Option<Restriction>,
+    /// What the session holds of the quotas.
+    pub permit: Permit,
+}
+
+/// How a response carries GraphQL results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphqlFraming {
+    /// Server-sent events of one operation.
+    SseDistinct,
+    /// Server-sent events of many operations.
+    SseSingle,
+    /// `multipart/mixed;subscriptionSpec=1.0`.
+    Multipart,
+    /// One result a line, for a callback; the last line may be `{"complete":true}`, with `errors` where it failed.
+    Lines,
+}
+
+/// A GraphQL subscription to begin.
+#[derive(Debug)]
+pub struct GraphqlSubscribe {
+    /// Its id within the session; empty where the response carries one operation.
+    pub id: String,
+    /// What it gives.
+    pub bound: Box<graphql::Bound>,
+}
+
+/// A session that speaks through a response, for requests that have something to say to it. It does not keep it open.
+#[derive(Debug, Clone)]
+pub struct GraphqlHandle {
+    worker: mpsc::Sender<Wake>,
+    place: usize,
+    serial: u64,
 }
 
 /// One page, asked for.
@@ -396,6 +478,27 @@ impl Hub {
         self.ask(|reply| Wake::Sse(Box::new(sse), reply)).await?
     }
 
+    /// Opens a response that carries GraphQL results, with its first subscription where there is one already. The
+    /// channel's end is the response's end; dropping the receiver ends the session.
+    pub async fn open_graphql(
+        &self,
+        stream: GraphqlStream,
+        first: Option<GraphqlSubscribe>,
+    ) -> Result<(GraphqlHandle, mpsc::Receiver<Bytes>), Failure> {
+        let worker = self.worker().clone();
+        let (reply, answer) = oneshot::channel();
+        let ended = || Failure::new(Code::DRAINING, "");
+        let wake = Wake::Graphql(Box::new(stream), first, reply);
+        worker.send(wake).await.map_err(|_| ended())?;
+        let (place, serial, body) = answer.await.map_err(|_| ended())??;
+        let handle = GraphqlHandle {
+            worker,
+            place,
+            serial,
+        };
+        Ok((handle, body))
+    }
+
     /// Reads one page.
     pub async fn pull(&self, pull: Pull) -> Result<PullPage, Failure> {
         self.ask(|reply| Wake::Pull(Box::new(pull), reply)).await?
@@ -482,6 +585,42 @@ impl Hub {
         let ended = || Failure::new(Code::DRAINING, "");
         self.worker().send(wake(reply)).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
+    }
+}
+
+impl GraphqlHandle {
+    /// Begins a subscription.
+    pub async fn subscribe(&self, subscribe: GraphqlSubscribe) -> Result<(), Failure> {
+        if self.order(Order::Subscribe(subscribe)).await? {
+            Ok(())
+        } else {
+            Err(Failure::new(Code::UNKNOWN_ID, "the response is closed"))
+        }
+    }
+
+    /// Gives an operation its only result. `false`: the response is closed.
+    pub async fn answer(&self, id: &str, payload: Bytes) -> bool {
+        let order = Order::Answer(id.to_owned(), payload);
+        self.order(order).await.unwrap_or(false)
+    }
+
+    /// Ends an operation. `false`: it is not known, or the response is closed.
+    pub async fn stop(&self, id: &str) -> bool {
+        self.order(Order::Stop(id.to_owned())).await.unwrap_or(false)
+    }
+
+    /// Whether the response is open.
+    pub async fn is_open(&self) -> bool {
+        self.order(Order::Look).await.unwrap_or(false)
+    }
+
+    async fn order(&self, order: Order) -> Result<bool, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let wake = Wake::Order(self.place, self.serial, order, reply);
+        if self.worker.send(wake).await.is_err() {
+            return Ok(false);
+        }
+        answer.await.unwrap_or(Ok(false))
     }
 }
 

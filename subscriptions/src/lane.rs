@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use auth::access::Selection;
 use schemas::cursor::{Cursor, Position, topic_digest};
 use schemas::event::Event;
 use schemas::ids::{Slot, TenantId};
@@ -19,12 +18,13 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::group::Share;
 use crate::history::{Bounds, Page, Ring};
 use crate::hub::Failure;
 use crate::layout::{Carried, ISSUED_AT_SLACK_MS, Layout, Vector};
 use crate::protocol::{Frame, Kind};
 use crate::scans::{Bound, Scans};
-use crate::view::{Viewed, encode};
+use crate::view::{View, Viewed};
 
 /// Who reads a lane.
 #[derive(Debug, Clone)]
@@ -87,6 +87,8 @@ pub(crate) struct Surroundings<'a> {
     /// Seals a cursor for this tenant.
     pub(crate) seal: &'a Seal<'a>,
     pub(crate) queue_bytes_max: usize,
+    /// The time of day, in milliseconds since the Unix epoch.
+    pub(crate) now_ms: i64,
 }
 
 /// One reader with a position of its own.
@@ -95,7 +97,7 @@ pub(crate) struct Lane {
     /// Tells this lane from a later one at the same place.
     pub(crate) serial: u64,
     pub(crate) owner: Owner,
-    pub(crate) selection: Arc<Selection>,
+    pub(crate) share: Share,
     pub(crate) vector: Vector,
     pub(crate) carried: Vec<Carried>,
     /// Until then carried positions are kept for partitions that this node has not found yet.
@@ -147,16 +149,11 @@ impl Drop for Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(
-        owner: Owner,
-        selection: Arc<Selection>,
-        vector: Vector,
-        carried_until: Instant,
-    ) -> Self {
+    pub(crate) fn new(owner: Owner, share: Share, vector: Vector, carried_until: Instant) -> Self {
         Self {
             serial: 0,
             owner,
-            selection,
+            share,
             vector,
             carried: Vec::new(),
             carried_until,
@@ -182,7 +179,7 @@ impl Lane {
     /// Begins from a cursor: what it cannot be placed on is told as a gap.
     pub(crate) fn resume(&mut self, cursor: &Cursor, around: &Surroundings<'_>) {
         self.since_ms = Some(cursor.issued_at_ms);
-        let placed = around.layout.place(&self.selection.tenant, cursor);
+        let placed = around.layout.place(&self.share.selection.tenant, cursor);
         self.vector = placed.vector;
         self.carried = placed.carried;
         if !placed.recreated.is_empty() {
@@ -192,9 +189,9 @@ impl Lane {
         }
     }
 
-    /// The reader wants to be told when the replay is over.
+    /// The reader wants to be told when the replay is over, if its view has a word for it.
     pub(crate) fn owe_live(&mut self) {
-        self.live_owed = true;
+        self.live_owed = self.share.view == View::CloudEvents;
     }
 
     /// Whether there is room for more frames.
@@ -216,7 +213,7 @@ impl Lane {
     }
 
     fn stands(&self, around: &Surroundings<'_>, holds: impl Fn(i64, i64) -> bool) -> bool {
-        around.layout.slots(&self.selection.tenant).all(|slot| {
+        around.layout.slots(&self.share.selection.tenant).all(|slot| {
             match (self.vector.get(slot), around.shared.get(slot)) {
                 (Some(Position::At(have)), Some(Position::At(shared))) => holds(have, shared),
                 // Neither is resolved.
@@ -232,7 +229,7 @@ impl Lane {
         if self.failed.is_some() {
             return asks;
         }
-        let tenant = self.selection.tenant.clone();
+        let tenant = self.share.selection.tenant.clone();
         let slots: SmallVec<[Slot; 8]> = around.layout.slots(&tenant).collect();
         self.turn = self.turn.wrapping_add(1);
         for step in 0..slots.len() {
@@ -329,17 +326,17 @@ impl Lane {
             return;
         }
         self.vector.set(slot, Position::At(event.offset + 1));
-        let bits = self.selection.matching(event);
-        if bits == 0 {
+        let bits = self.share.selection.matching(event);
+        if bits == 0 || !self.share.view.wants(event) {
             return;
         }
         (self.scanned_bytes, self.charged_bytes) = (0, 0);
-        let mask = self.selection.mask(bits);
-        let body = match viewed {
-            Some(viewed) => viewed.body(&mask),
-            None => encode(event, &mask),
-        };
+        let mask = self.share.selection.mask(bits);
         let cursor = self.seal(around);
+        let body = match viewed {
+            Some(viewed) => viewed.body_of_one(&self.share.view, &mask, &cursor),
+            None => self.share.view.encode(event, &mask, &cursor),
+        };
         self.push(Frame {
             cursor,
             kind: Kind::Event {
@@ -351,7 +348,7 @@ impl Lane {
     }
 
     fn seal(&self, around: &Surroundings<'_>) -> Arc<str> {
-        (around.seal)(&self.selection.tenant, &self.vector, &self.carried)
+        (around.seal)(&self.share.selection.tenant, &self.vector, &self.carried)
     }
 
     /// The cursor for where the reader stands.
@@ -405,13 +402,16 @@ impl Lane {
         names: &Layout,
         around: &Surroundings<'_>,
     ) {
-        let tenant = &self.selection.tenant;
+        let tenant = &self.share.selection.tenant;
         let partitions = gap_partitions(reason, slots, tenant, self.since_ms, names, around.show_offsets);
         self.gaps.extend(partitions.iter().cloned());
         let cursor = self.seal(around);
         self.push(Frame {
             cursor,
-            kind: Kind::Gap(Arc::from(Value::Array(partitions).to_string())),
+            kind: Kind::Gap {
+                partitions: Arc::from(Value::Array(partitions).to_string()),
+                at_ms: around.now_ms,
+            },
         });
     }
 
@@ -441,7 +441,10 @@ impl Lane {
         let cursor = self.seal(around);
         self.push(Frame {
             cursor,
-            kind: Kind::Gap(partitions),
+            kind: Kind::Gap {
+                partitions,
+                at_ms: around.now_ms,
+            },
         });
     }
 
@@ -495,7 +498,10 @@ impl Lane {
         let cursor = self.seal(around);
         self.push(Frame {
             cursor,
-            kind: Kind::Gap(Arc::from(Value::Array(vec![value]).to_string())),
+            kind: Kind::Gap {
+                partitions: Arc::from(Value::Array(vec![value]).to_string()),
+                at_ms: around.now_ms,
+            },
         });
         true
     }
@@ -539,7 +545,7 @@ impl Lane {
     pub(crate) fn charge(&mut self, scans: &Scans) -> Option<Bound> {
         let fresh = self.scanned_bytes - self.charged_bytes;
         self.charged_bytes = self.scanned_bytes;
-        let bound = scans.charge(&self.selection.tenant, self.scanned_bytes, fresh)?;
+        let bound = scans.charge(&self.share.selection.tenant, self.scanned_bytes, fresh)?;
         self.failed = Some(Failure::new(Code::REPLAY_LIMITED, bound.detail()));
         self.notify();
         Some(bound)

@@ -1,6 +1,8 @@
 //! What a session does with what it is told: a pure function of its state, the input and the time. Deeds (bytes,
 //! verification, subscriptions) are its effects, done by the worker.
 
+mod graphql;
+
 use std::sync::Arc;
 
 use auth::token::{BadToken, Principal};
@@ -9,7 +11,9 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::close::Close;
 use crate::hub::{Failure, Restriction};
+use crate::protocol::graphql_ws::{Dialect, Operation, Token};
 use crate::protocol::v1::{self, ClientMessage, Subscribe};
+use graphql::Handshake;
 
 /// One session's state.
 #[derive(Debug)]
@@ -24,8 +28,33 @@ pub(crate) struct Session {
     pub(crate) opened_at_ms: i64,
     warned: bool,
     verifying: bool,
-    /// What came behind the first token while it was being verified.
-    held: Vec<ClientMessage>,
+    tongue: Tongue,
+}
+
+/// What a session's client speaks.
+#[derive(Debug)]
+pub(crate) enum Tongue {
+    /// `tidewire.v1`.
+    V1 {
+        /// What came behind the first token while it was being verified.
+        held: Vec<ClientMessage>,
+    },
+    /// One of GraphQL's WebSocket protocols.
+    Graphql(Dialect, Handshake),
+    /// Nothing: a response's body.
+    Mute,
+}
+
+impl Tongue {
+    /// `tidewire.v1`.
+    pub(crate) fn v1() -> Self {
+        Self::V1 { held: Vec::new() }
+    }
+
+    /// A GraphQL protocol, before its `connection_init`.
+    pub(crate) fn graphql(dialect: Dialect) -> Self {
+        Self::Graphql(dialect, Handshake::Awaited)
+    }
 }
 
 /// How many messages may wait behind the first token.
@@ -53,7 +82,7 @@ pub(crate) enum Input<'a> {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
     /// Verify this token, then tell [`Input::Verified`].
-    Verify(String),
+    Verify(Token),
     /// The session has a principal for the first time.
     Opened(Arc<Principal>),
     /// The session has another token: compile its grants anew.
@@ -62,8 +91,16 @@ pub(crate) enum Effect {
     Subscribe(Box<Subscribe>, Arc<Principal>),
     /// End one.
     Unsubscribe(String),
-    /// Say `pong`.
-    Pong,
+    /// GraphQL: operations may begin.
+    Acknowledge,
+    /// GraphQL: begin an operation.
+    Operate(Box<Operation>, Arc<Principal>),
+    /// GraphQL: begin an operation for whom this token names.
+    OperateFor(Box<Operation>, Token),
+    /// GraphQL: end an operation, without a word.
+    Complete(String),
+    /// Say `pong`, with what the ping brought.
+    Pong(Option<Box<str>>),
     /// Say that credentials are needed by then.
     AuthRequired(i64),
     /// Refuse something.
@@ -79,6 +116,7 @@ impl Session {
         id: String,
         principal: Option<Arc<Principal>>,
         restriction: Option<Restriction>,
+        tongue: Tongue,
         now_ms: i64,
     ) -> Self {
         Self {
@@ -88,14 +126,18 @@ impl Session {
             opened_at_ms: now_ms,
             warned: false,
             verifying: false,
-            held: Vec::new(),
+            tongue,
         }
     }
 
     /// The one step.
     pub(crate) fn step(&mut self, input: Input<'_>, now_ms: i64, times: Times) -> Effects {
         match input {
-            Input::Text(text) => self.message(text),
+            Input::Text(text) => match self.tongue {
+                Tongue::V1 { .. } => self.message(text),
+                Tongue::Graphql(dialect, handshake) => self.graphql(dialect, handshake, text),
+                Tongue::Mute => smallvec![],
+            },
             Input::Verified(result) => self.verified(result, now_ms),
             Input::Tick => self.tick(now_ms, times),
         }
@@ -104,6 +146,7 @@ impl Session {
     /// When a tick is next needed, in milliseconds since the Unix epoch.
     pub(crate) fn due_ms(&self, times: Times) -> i64 {
         match &self.principal {
+            _ if self.is_awaited() => self.opened_at_ms.saturating_add(times.auth_timeout_ms),
             None => self.opened_at_ms.saturating_add(times.auth_timeout_ms),
             Some(principal) if self.warned => principal.expires_at_ms,
             Some(principal) => principal.expires_at_ms.saturating_sub(times.auth_warning_ms),
@@ -121,8 +164,10 @@ impl Session {
             && self.verifying
             && !matches!(message, ClientMessage::Ping | ClientMessage::Auth(_))
         {
-            if self.held.len() < HELD_MAX {
-                self.held.push(message);
+            if let Tongue::V1 { held } = &mut self.tongue
+                && held.len() < HELD_MAX
+            {
+                held.push(message);
                 return smallvec![];
             }
             let failure = Failure::new(
@@ -139,14 +184,14 @@ impl Session {
 
     fn understood(&mut self, message: ClientMessage) -> Effects {
         match message {
-            ClientMessage::Ping => smallvec![Effect::Pong],
+            ClientMessage::Ping => smallvec![Effect::Pong(None)],
             ClientMessage::Auth(_) if self.verifying => {
                 let failure = Failure::new(Code::MESSAGE_INVALID, "the token before is still being verified");
                 smallvec![Effect::Refuse(None, failure)]
             }
             ClientMessage::Auth(credentials) => {
                 self.verifying = true;
-                smallvec![Effect::Verify(credentials.token)]
+                smallvec![Effect::Verify(Token(credentials.token))]
             }
             ClientMessage::Subscribe(subscribe) => match &self.principal {
                 Some(principal) => smallvec![Effect::Subscribe(subscribe, Arc::clone(principal))],
@@ -192,7 +237,16 @@ impl Session {
         let Some(before) = &self.principal else {
             self.principal = Some(Arc::clone(&principal));
             let mut effects: Effects = smallvec![Effect::Opened(principal)];
-            for message in std::mem::take(&mut self.held) {
+            let held = match &mut self.tongue {
+                Tongue::V1 { held } => std::mem::take(held),
+                Tongue::Graphql(_, handshake) => {
+                    *handshake = Handshake::Done;
+                    effects.push(Effect::Acknowledge);
+                    Vec::new()
+                }
+                Tongue::Mute => Vec::new(),
+            };
+            for message in held {
                 effects.extend(self.understood(message));
             }
             return effects;
@@ -208,10 +262,17 @@ impl Session {
         }
         self.principal = Some(Arc::clone(&principal));
         self.warned = false;
-        smallvec![Effect::Renewed(principal)]
+        let mut effects: Effects = smallvec![Effect::Renewed(principal)];
+        if matches!(self.tongue, Tongue::Graphql(..)) {
+            effects.push(Effect::Pong(None));
+        }
+        effects
     }
 
     fn tick(&mut self, now_ms: i64, times: Times) -> Effects {
+        if self.is_awaited() && now_ms >= self.opened_at_ms.saturating_add(times.auth_timeout_ms) {
+            return smallvec![Effect::Close(Close::INIT_TIMEOUT)];
+        }
         let Some(principal) = &self.principal else {
             if now_ms >= self.opened_at_ms.saturating_add(times.auth_timeout_ms) {
                 let failure = Failure::new(Code::UNAUTHENTICATED, "no auth message came in time");

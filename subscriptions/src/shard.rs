@@ -14,7 +14,7 @@ use schemas::ids::{AttributeId, Slot, TenantId};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::group::Group;
+use crate::group::{Group, Share};
 use crate::hub::Services;
 use crate::lane::{Lane, Surroundings, gap_partitions};
 use crate::layout::{Carried, Layout, Vector};
@@ -38,7 +38,9 @@ pub(crate) struct Shard {
     pub(crate) groups: Slab<Group>,
     pub(crate) lanes: Slab<Lane>,
     pub(crate) past: Arc<Past>,
-    by_selection: AHashMap<Arc<Selection>, usize>,
+    by_share: AHashMap<Share, usize>,
+    /// The selections of the groups: one copy of each, and how many groups have it.
+    selections: AHashMap<Arc<Selection>, usize>,
     tenants: AHashMap<TenantId, Index>,
     /// The round's events, counted.
     stamp: u64,
@@ -81,7 +83,8 @@ impl Shard {
             groups: Slab::new(),
             lanes: Slab::new(),
             past,
-            by_selection: AHashMap::new(),
+            by_share: AHashMap::new(),
+            selections: AHashMap::new(),
             tenants: AHashMap::new(),
             stamp: 0,
             touched: Vec::new(),
@@ -166,8 +169,8 @@ impl Shard {
                 continue;
             }
             group.stamp = self.stamp;
-            let bits = group.selection.matching(event);
-            if bits == 0 {
+            let bits = group.share.selection.matching(event);
+            if bits == 0 || !group.share.view.wants(event) {
                 continue;
             }
             let mask = group.mask(bits);
@@ -187,7 +190,7 @@ impl Shard {
             let kind = Kind::Event {
                 slot: event.slot,
                 offset: event.offset,
-                body: viewed.body(&mask),
+                body: viewed.body(&group.share.view, &mask, &cursor),
             };
             group.push(Frame { cursor, kind });
         }
@@ -204,7 +207,7 @@ impl Shard {
             let Some(group) = self.groups.get_mut(place) else {
                 continue;
             };
-            let tenant = group.selection.tenant.clone();
+            let tenant = group.share.selection.tenant.clone();
             let mine = of_tenant(slots, names, &tenant);
             if mine.is_empty() || group.members.is_empty() {
                 continue;
@@ -227,7 +230,10 @@ impl Shard {
             let partitions = serde_json::Value::Array(partitions).to_string();
             group.push(Frame {
                 cursor,
-                kind: Kind::Gap(Arc::from(partitions)),
+                kind: Kind::Gap {
+                    partitions: Arc::from(partitions),
+                    at_ms: self.services.clock.now_ms(),
+                },
             });
         }
     }
@@ -240,7 +246,7 @@ impl Shard {
     ) {
         let metrics = Arc::clone(&self.metrics);
         self.each_lane(|lane, around| {
-            let mine = of_tenant(slots, names, &lane.selection.tenant);
+            let mine = of_tenant(slots, names, &lane.share.selection.tenant);
             if mine.is_empty() {
                 return;
             }
@@ -269,6 +275,7 @@ impl Shard {
             show_offsets: stream.show_offsets,
             seal: &seal,
             queue_bytes_max: usize::MAX,
+            now_ms: services.clock.now_ms(),
         };
         for (_, lane) in &mut self.lanes {
             deed(lane, &around);
@@ -295,6 +302,7 @@ impl Shard {
             show_offsets: stream.show_offsets,
             seal: &seal,
             queue_bytes_max,
+            now_ms: services.clock.now_ms(),
         };
         Some(deed(lane, &around))
     }
@@ -326,19 +334,21 @@ impl Shard {
 
     /// The copy of a selection that its group has already, if there is a group.
     pub(crate) fn share(&self, selection: Selection) -> Arc<Selection> {
-        match self.by_selection.get_key_value(&selection) {
+        match self.selections.get_key_value(&selection) {
             Some((shared, _)) => Arc::clone(shared),
             None => Arc::new(selection),
         }
     }
 
-    /// The group of this selection, made if it is not there.
-    pub(crate) fn group(&mut self, selection: &Arc<Selection>) -> usize {
-        if let Some(group) = self.by_selection.get(selection) {
+    /// The group of those who share this, made if it is not there.
+    pub(crate) fn group(&mut self, share: &Share) -> usize {
+        if let Some(group) = self.by_share.get(share) {
             return *group;
         }
-        let place = self.groups.insert(Group::new(Arc::clone(selection)));
-        self.by_selection.insert(Arc::clone(selection), place);
+        let place = self.groups.insert(Group::new(share.clone()));
+        self.by_share.insert(share.clone(), place);
+        let selection = &share.selection;
+        *self.selections.entry(Arc::clone(selection)).or_default() += 1;
         let index = self.tenants.entry(selection.tenant.clone()).or_default();
         match keys(selection) {
             None => index.unkeyed.push(place),
@@ -358,14 +368,21 @@ impl Shard {
     /// Removes a group without members.
     pub(crate) fn drop_group(&mut self, place: usize) {
         let group = self.groups.remove(place);
-        self.by_selection.remove(&group.selection);
+        let selection = &group.share.selection;
+        self.by_share.remove(&group.share);
+        if let Some(count) = self.selections.get_mut(selection) {
+            *count -= 1;
+            if *count == 0 {
+                self.selections.remove(selection);
+            }
+        }
         self.metrics.groups.dec();
-        let tenant = &group.selection.tenant;
+        let tenant = &selection.tenant;
         let Some(index) = self.tenants.get_mut(tenant) else {
             return;
         };
         index.unkeyed.retain(|have| *have != place);
-        for key in keys(&group.selection).unwrap_or_default() {
+        for key in keys(selection).unwrap_or_default() {
             if let Some(groups) = index.keyed.get_mut(&key) {
                 groups.retain(|have| *have != place);
                 if groups.is_empty() {

@@ -8,12 +8,28 @@ use schemas::event::Event;
 use schemas::project::Mask;
 use smallvec::SmallVec;
 
+use crate::graphql::Projection;
+
 /// How many views of one event are kept. More are encoded again by each group that wants them: a bound on what an event
 /// can cost, since [`Viewed::bytes`] counts on it.
 const VIEWS_KEPT_MAX: usize = 4;
 
+/// How an event is presented: with a mask, the unit of encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum View {
+    /// As CloudEvents JSON.
+    CloudEvents,
+    /// As the result of a GraphQL operation.
+    Graphql(Arc<Projection>),
+}
+
 /// A view and what was encoded of it.
-type Body = (Arc<Mask>, Bytes);
+#[derive(Debug)]
+struct Body {
+    view: View,
+    mask: Arc<Mask>,
+    bytes: Bytes,
+}
 
 /// An event, the bodies encoded of it, and the cursor that stands after it for readers that have joined.
 #[derive(Debug)]
@@ -41,21 +57,34 @@ impl Viewed {
         self.event.bytes.saturating_mul(2)
     }
 
-    /// The event as CloudEvents JSON under this mask.
+    /// The event's body for readers that have joined, for whom `cursor` is the one after it.
     #[must_use]
-    pub fn body(&self, mask: &Arc<Mask>) -> Bytes {
+    pub fn body(&self, view: &View, mask: &Arc<Mask>, cursor: &str) -> Bytes {
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, body)) = bodies
-            .iter()
-            .find(|(have, _)| Arc::ptr_eq(have, mask) || have == mask)
-        {
-            return body.clone();
+        let same =
+            |body: &&Body| (Arc::ptr_eq(&body.mask, mask) || body.mask == *mask) && body.view.is_same(view);
+        if let Some(body) = bodies.iter().find(same) {
+            return body.bytes.clone();
         }
-        let body = encode(&self.event, mask);
+        let bytes = view.encode(&self.event, mask, cursor);
         if bodies.len() < VIEWS_KEPT_MAX {
-            bodies.push((Arc::clone(mask), body.clone()));
+            bodies.push(Body {
+                view: view.clone(),
+                mask: Arc::clone(mask),
+                bytes: bytes.clone(),
+            });
         }
-        body
+        bytes
+    }
+
+    /// The event's body for one reader, with a cursor of its own.
+    #[must_use]
+    pub fn body_of_one(&self, view: &View, mask: &Arc<Mask>, cursor: &str) -> Bytes {
+        match view {
+            // The cursor stands beside it.
+            View::CloudEvents => self.body(view, mask, cursor),
+            View::Graphql(_) => view.encode(&self.event, mask, cursor),
+        }
     }
 
     /// The shared cursor after this event; sealed by the first worker that needs it. Every worker processes the same
@@ -65,10 +94,33 @@ impl Viewed {
     }
 }
 
-/// Encodes an event without keeping the result.
-#[must_use]
-pub fn encode(event: &Event, mask: &Mask) -> Bytes {
-    let mut out = Vec::with_capacity(event.encoded_bytes_hint());
-    event.encode(mask, &mut out);
-    Bytes::from(out)
+impl View {
+    /// Encodes an event without keeping the result.
+    #[must_use]
+    pub fn encode(&self, event: &Event, mask: &Mask, cursor: &str) -> Bytes {
+        let mut out = Vec::with_capacity(event.encoded_bytes_hint());
+        match self {
+            Self::CloudEvents => event.encode(mask, &mut out),
+            Self::Graphql(projection) => projection.event(event, mask, cursor, &mut out),
+        }
+        Bytes::from(out)
+    }
+
+    /// Whether events of this kind are presented at all.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        match self {
+            Self::CloudEvents => true,
+            Self::Graphql(projection) => projection.wants(event.change),
+        }
+    }
+
+    /// Equality that is cheap where it is likely.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::CloudEvents, Self::CloudEvents) => true,
+            (Self::Graphql(mine), Self::Graphql(theirs)) => Arc::ptr_eq(mine, theirs) || mine == theirs,
+            _ => false,
+        }
+    }
 }

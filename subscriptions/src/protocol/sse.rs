@@ -2,7 +2,11 @@
 //!
 //! Bodies never have line breaks, so one `data:` line carries each.
 
+use serde_json::json;
+
+use super::said::{Said, message};
 use super::{Frame, Kind};
+use crate::hub::Failure;
 
 /// Appends a frame.
 pub fn render(frame: &Frame, out: &mut Vec<u8>) {
@@ -14,7 +18,7 @@ pub fn render(frame: &Frame, out: &mut Vec<u8>) {
             out.extend_from_slice(body);
             out.extend_from_slice(b"\n\n");
         }
-        Kind::Gap(partitions) => {
+        Kind::Gap { partitions, .. } => {
             let data = format!(r#"{{"cursor":"{}","partitions":{partitions}}}"#, frame.cursor);
             named("gap", Some(&frame.cursor), &data, out);
         }
@@ -27,6 +31,57 @@ pub fn render(frame: &Frame, out: &mut Vec<u8>) {
             );
         }
     }
+}
+
+/// Appends what is said.
+pub(super) fn say(said: &Said<'_>, out: &mut Vec<u8>) {
+    match said {
+        Said::AuthRequired { expires_at } => {
+            named(
+                "auth_required",
+                None,
+                &json!({"expires_at": expires_at}).to_string(),
+                out,
+            );
+        }
+        Said::Stale { .. } => named("stale", None, "{}", out),
+        Said::Bye { reconnect_after_ms } => {
+            let data = json!({"reconnect_after_ms": reconnect_after_ms}).to_string();
+            retry(*reconnect_after_ms, out);
+            named("bye", None, &data, out);
+        }
+        Said::Completed { failure, .. } => {
+            named(
+                "completed",
+                None,
+                &json!({"reason": failure.code.name}).to_string(),
+                out,
+            );
+        }
+        Said::Subscribed { cursor, .. } | Said::Cursor { cursor, .. } => quiet(cursor, out),
+        Said::Error { failure, .. } => problem(failure, out),
+        // The rest has no place on an event stream: the response's head said it.
+        Said::Welcome { .. }
+        | Said::Authorized { .. }
+        | Said::Acknowledged
+        | Said::Answer { .. }
+        | Said::Refused { .. }
+        | Said::Unsubscribed { .. }
+        | Said::Pong { .. } => {}
+    }
+}
+
+/// Appends a problem, after which the response ends. (`error` is a name that EventSource keeps for itself.)
+fn problem(failure: &Failure, out: &mut Vec<u8>) {
+    let data = json!({
+        "type": format!("urn:tidewire:problem:{}", failure.code.name),
+        "title": failure.code.title,
+        "status": failure.code.status,
+        "code": failure.code.name,
+        "detail": message(failure),
+        "retry": failure.code.retry,
+    });
+    named("problem", None, &data.to_string(), out);
 }
 
 /// Appends a named event. `data` is JSON without line breaks.

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::said::{Said, message};
 use super::{Frame, Kind, ws};
-use crate::hub::Failure;
 
 /// The most characters of a subscription id.
 pub const ID_CHARS_MAX: usize = 64;
@@ -74,128 +74,52 @@ pub fn parse(text: &str) -> Result<ClientMessage, &'static str> {
     Ok(message)
 }
 
-/// What a server says beside frames. `id` is a JSON string with its quotes.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ServerMessage<'a> {
-    /// The first message.
-    Welcome {
-        /// The session's id.
-        session: &'a str,
-        /// How often quiet progress is told.
-        heartbeat_ms: u64,
-        /// The limits that concern the client.
-        limits: Value,
-    },
-    /// Credentials were accepted.
-    Authorized {
-        /// Until when.
-        expires_at: &'a str,
-    },
-    /// A subscription began.
-    Subscribed {
-        /// Which.
-        id: &'a str,
-        /// Where it begins.
-        cursor: &'a str,
-    },
-    /// Quiet progress.
-    Cursor {
-        /// Which.
-        id: &'a str,
-        /// How far everything was given.
-        cursor: &'a str,
-    },
-    /// Kafka has not been reached for a while.
-    Stale {
-        /// Which.
-        id: &'a str,
-    },
-    /// A subscription ended as asked.
-    Unsubscribed {
-        /// Which.
-        id: &'a str,
-    },
-    /// A subscription ended.
-    Completed {
-        /// Which.
-        id: &'a str,
-        /// Why.
-        reason: &'a str,
-    },
-    /// Something was refused.
-    Error {
-        /// Of which subscription.
-        id: Option<&'a str>,
-        /// What.
-        failure: &'a Failure,
-    },
-    /// New credentials are needed.
-    AuthRequired {
-        /// By when.
-        expires_at: &'a str,
-    },
-    /// The answer to `ping`.
-    Pong,
-    /// The node goes away.
-    Bye {
-        /// When to come back.
-        reconnect_after_ms: u64,
-    },
-}
-
-impl ServerMessage<'_> {
-    /// The message as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let plain = |kind: &str, id: &str| format!(r#"{{"type":"{kind}","id":{id}}}"#);
-        match self {
-            Self::Welcome {
-                session,
-                heartbeat_ms,
-                limits,
-            } => {
-                json!({"type": "welcome", "session": session, "heartbeat_ms": heartbeat_ms, "limits": limits})
-                    .to_string()
-            }
-            Self::Authorized { expires_at } => {
-                json!({"type": "authorized", "expires_at": expires_at}).to_string()
-            }
-            Self::Subscribed { id, cursor } => {
-                format!(r#"{{"type":"subscribed","id":{id},"cursor":"{cursor}"}}"#)
-            }
-            Self::Cursor { id, cursor } => format!(r#"{{"type":"cursor","id":{id},"cursor":"{cursor}"}}"#),
-            Self::Stale { id } => plain("stale", id),
-            Self::Unsubscribed { id } => plain("unsubscribed", id),
-            Self::Completed { id, reason } => {
-                format!(r#"{{"type":"completed","id":{id},"reason":"{reason}"}}"#)
-            }
-            Self::Error { id, failure } => {
-                let rest = json!({"code": failure.code.name, "message": message(failure), "retry": failure.code.retry});
-                let rest = rest.to_string();
-                let rest = rest.trim_start_matches('{');
-                match id {
-                    Some(id) => format!(r#"{{"type":"error","id":{id},{rest}"#),
-                    None => format!(r#"{{"type":"error",{rest}"#),
-                }
-            }
-            Self::AuthRequired { expires_at } => {
-                json!({"type": "auth_required", "expires_at": expires_at}).to_string()
-            }
-            Self::Pong => r#"{"type":"pong"}"#.to_owned(),
-            Self::Bye { reconnect_after_ms } => {
-                json!({"type": "bye", "reconnect_after_ms": reconnect_after_ms}).to_string()
+/// What is said, as a message.
+#[must_use]
+pub fn to_json(said: &Said<'_>) -> String {
+    let plain = |kind: &str, id: &str| format!(r#"{{"type":"{kind}","id":{id}}}"#);
+    match said {
+        Said::Welcome {
+            session,
+            heartbeat_ms,
+            limits,
+        } => json!({"type": "welcome", "session": session, "heartbeat_ms": heartbeat_ms, "limits": limits})
+            .to_string(),
+        Said::Authorized { expires_at } => {
+            json!({"type": "authorized", "expires_at": expires_at}).to_string()
+        }
+        Said::Subscribed { id, cursor } => {
+            format!(r#"{{"type":"subscribed","id":{id},"cursor":"{cursor}"}}"#)
+        }
+        Said::Cursor { id, cursor } => format!(r#"{{"type":"cursor","id":{id},"cursor":"{cursor}"}}"#),
+        Said::Stale { id } => plain("stale", id),
+        Said::Unsubscribed { id } => plain("unsubscribed", id),
+        Said::Completed { id, failure } => {
+            format!(
+                r#"{{"type":"completed","id":{id},"reason":"{}"}}"#,
+                failure.code.name
+            )
+        }
+        Said::Error { id, failure } => {
+            let rest =
+                json!({"code": failure.code.name, "message": message(failure), "retry": failure.code.retry});
+            let rest = rest.to_string();
+            let rest = rest.trim_start_matches('{');
+            match id {
+                Some(id) => format!(r#"{{"type":"error","id":{id},{rest}"#),
+                None => format!(r#"{{"type":"error",{rest}"#),
             }
         }
-    }
-}
-
-/// What people are told of a failure.
-#[must_use]
-pub fn message(failure: &Failure) -> String {
-    if failure.detail.is_empty() {
-        failure.code.title.to_owned()
-    } else {
-        format!("{}: {}", failure.code.title, failure.detail)
+        Said::AuthRequired { expires_at } => {
+            json!({"type": "auth_required", "expires_at": expires_at}).to_string()
+        }
+        Said::Bye { reconnect_after_ms } => {
+            json!({"type": "bye", "reconnect_after_ms": reconnect_after_ms}).to_string()
+        }
+        // What GraphQL has beside these is never said here.
+        Said::Pong { .. } | Said::Acknowledged | Said::Answer { .. } | Said::Refused { .. } => {
+            r#"{"type":"pong"}"#.to_owned()
+        }
     }
 }
 
@@ -222,7 +146,7 @@ pub fn render(id: &str, frame: &Frame, out: &mut Vec<u8>) {
             out.extend_from_slice(body);
             out.push(b'}');
         }
-        Kind::Gap(partitions) => {
+        Kind::Gap { partitions, .. } => {
             let cursor = &frame.cursor;
             ws::text_frame(
                 &format!(r#"{{"type":"gap","id":{id},"cursor":"{cursor}","partitions":{partitions}}}"#),
@@ -285,12 +209,11 @@ mod tests {
 
     #[test]
     fn an_error_tells_code_message_and_retry() {
-        let failure = Failure::new(schemas::problem::Code::STREAM_UNAVAILABLE, "");
-        let text = ServerMessage::Error {
+        let failure = crate::hub::Failure::new(schemas::problem::Code::STREAM_UNAVAILABLE, "");
+        let text = to_json(&Said::Error {
             id: Some("\"1\""),
             failure: &failure,
-        }
-        .to_json();
+        });
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["code"], "stream_unavailable");
         assert_eq!(value["retry"], true);

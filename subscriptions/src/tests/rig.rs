@@ -26,7 +26,9 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
-use crate::hub::{After, Failure, HubConfig, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket};
+use crate::hub::{
+    After, Failure, HubConfig, Protocol, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket,
+};
 use crate::metrics::Metrics;
 use crate::scans::Scans;
 use crate::sequencer::{Input, Past, Sequencer};
@@ -353,6 +355,7 @@ impl Node {
             sealer: sealer.clone(),
             authenticator,
             clock,
+            graphql: None,
         };
         let metrics = Arc::new(Metrics::default());
         let past = Arc::new(Past {
@@ -524,6 +527,7 @@ impl Node {
         };
         let socket = WebSocket {
             transport,
+            protocol: Protocol::TidewireV1,
             principal,
             restriction: None,
             permit,

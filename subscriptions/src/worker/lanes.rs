@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auth::access::Selection;
 use rand::Rng;
 use schemas::cursor::Position;
 use schemas::ids::Slot;
@@ -14,13 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Worker;
 use super::state::State;
 use crate::connection::{Connection, Place};
-use crate::group::Flushed;
+use crate::group::{Flushed, Share};
 use crate::history::{Bounds, OlderError, Page, Partition};
 use crate::hub::{After, Failure};
 use crate::lane::{Ask, Lane, Owner};
 use crate::layout::Vector;
-use crate::protocol::v1::ServerMessage;
-use crate::protocol::{Frame, Framing, Kind};
+use crate::protocol::{Frame, Kind};
 use crate::shard::Shard;
 
 /// How often a lane may fill and drain before the others have their turn.
@@ -53,7 +51,7 @@ impl State {
         &mut self,
         stream: usize,
         owner: Owner,
-        selection: Arc<Selection>,
+        share: Share,
         after: Option<&After>,
     ) -> usize {
         let carried_until = Instant::now() + self.config.layout_grace;
@@ -61,9 +59,9 @@ impl State {
         let queue_bytes_max = self.config.lane_bytes_max;
         let serial = self.serial();
         let shard = &mut self.shards[stream];
-        let mut lane = Lane::new(owner, selection, Vector::default(), carried_until);
+        let mut lane = Lane::new(owner, share, Vector::default(), carried_until);
         lane.serial = serial;
-        let tenant = lane.selection.tenant.clone();
+        let tenant = lane.share.selection.tenant.clone();
         for slot in shard.layout.slots(&tenant) {
             let position = match after {
                 None | Some(After::Latest) => match shard.vector.get(slot) {
@@ -279,7 +277,8 @@ impl State {
         let mut total = 0;
         while !lane.queue.is_empty() && connection.has_room() {
             let frames = lane.queue.iter().take(FRAMES_PER_WRITE_MAX);
-            self.render.frames(connection.framing, &id, frames);
+            self.render
+                .frames(connection.framing, &lane.share.view, &id, frames);
             let rendered = self.render.rendered();
             let (taken, events) = self.render.write(&rendered, connection);
             lane.written(taken);
@@ -297,7 +296,7 @@ impl State {
         let lane = shard.lanes.remove(place);
         self.lanes_bytes = self.lanes_bytes.saturating_sub(lane.counted);
         self.metrics.lanes.dec();
-        let group = shard.group(&lane.selection);
+        let group = shard.group(&lane.share);
         let member = shard.groups[group].join(connection, subscription);
         let version = shard.version;
         if let Some(connection) = self.connections.get_mut(connection)
@@ -316,25 +315,15 @@ impl State {
         let Some(connection) = self.connections.get(at) else {
             return;
         };
-        let id = connection.subscription_id(subscription).to_owned();
-        let framing = connection.framing;
         self.metrics.refused(failure.code.name);
         if failure.code == Code::REPLAY_LIMITED
             && let Some(cursor) = cursor
+            && let Some(Some(reader)) = connection.subscriptions.get(subscription)
         {
-            self.tell_cursor(at, &id, &cursor);
+            let (id, view) = (reader.id.clone(), reader.share.view.clone());
+            self.tell_cursor(at, &id, &view, &cursor);
         }
-        self.end_subscription(at, subscription);
-        match framing {
-            Framing::WebSocket => self.say(
-                at,
-                &ServerMessage::Error {
-                    id: Some(&id),
-                    failure,
-                },
-            ),
-            Framing::Sse => self.close_with_problem(at, failure),
-        }
+        self.fail_subscription(at, subscription, failure);
     }
 
     /// Asks for what a lane needs, as a task that ends with the lane.
@@ -401,18 +390,18 @@ impl State {
     }
 
     /// Puts a reader under another selection: what waits unsent is dropped, and it goes on from what was written last.
-    pub(crate) fn reselect(&mut self, at: usize, subscription: usize, selection: &Arc<Selection>) {
+    pub(crate) fn reshare(&mut self, at: usize, subscription: usize, share: Share) {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
         let Some(Some(reader)) = connection.subscriptions.get_mut(subscription) else {
             return;
         };
-        if reader.selection == *selection {
+        if reader.share == share {
             return;
         }
         let (stream, place) = (reader.stream, reader.place);
-        reader.selection = Arc::clone(selection);
+        reader.share = share.clone();
         let owner = Owner::Session {
             connection: at,
             subscription,
@@ -420,7 +409,7 @@ impl State {
         let carried_until = Instant::now() + self.config.layout_grace;
         let serial = self.serial();
         let shard = &mut self.shards[stream];
-        let mut lane = Lane::new(owner, Arc::clone(selection), Vector::default(), carried_until);
+        let mut lane = Lane::new(owner, share, Vector::default(), carried_until);
         lane.serial = serial;
         let mut gaps: Vec<Arc<str>> = Vec::new();
         match place {
@@ -526,7 +515,7 @@ fn rewind<'a>(vector: &mut Vector, unsent: impl Iterator<Item = &'a Frame>, gaps
                     vector.set(*slot, Position::At(*offset));
                 }
             }
-            Kind::Gap(partitions) => gaps.push(Arc::clone(partitions)),
+            Kind::Gap { partitions, .. } => gaps.push(Arc::clone(partitions)),
             Kind::Live => {}
         }
     }

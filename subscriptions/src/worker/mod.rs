@@ -4,6 +4,7 @@
 //! joins a group while a round is being applied.
 
 mod lanes;
+mod operations;
 mod pulls;
 mod sessions;
 mod speech;
@@ -23,10 +24,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::hub::{Failure, HubConfig, Pull, PullPage, Services, SessionInfo, Sse, WebSocket};
+use crate::hub::{
+    Failure, GraphqlStream, GraphqlSubscribe, HubConfig, Pull, PullPage, Services, SessionInfo, Sse,
+    WebSocket,
+};
 use crate::metrics::Metrics;
 use crate::scans::Scans;
 use crate::sequencer::{Batch, Past};
+pub(crate) use operations::{Opened, Order};
 use state::State;
 
 /// What wakes a worker.
@@ -37,6 +42,14 @@ pub(crate) enum Wake {
     WebSocket(Box<WebSocket>),
     /// A stream to open.
     Sse(Box<Sse>, oneshot::Sender<Result<mpsc::Receiver<Bytes>, Failure>>),
+    /// A response with GraphQL results to open.
+    Graphql(
+        Box<GraphqlStream>,
+        Option<GraphqlSubscribe>,
+        oneshot::Sender<Result<Opened, Failure>>,
+    ),
+    /// What another request says to such a session.
+    Order(usize, u64, Order, oneshot::Sender<Result<bool, Failure>>),
     /// A page to read.
     Pull(Box<Pull>, oneshot::Sender<Result<PullPage, Failure>>),
     /// Tell the open sessions.
@@ -138,6 +151,12 @@ impl Worker {
                     }
                 }
                 Wake::Sse(sse, reply) => self.own(Rc::clone(self).open_sse(*sse, reply)),
+                Wake::Graphql(stream, first, reply) => {
+                    self.own(Rc::clone(self).open_graphql(*stream, first, reply));
+                }
+                Wake::Order(place, serial, order, reply) => {
+                    self.own(Rc::clone(self).take_order(place, serial, order, reply));
+                }
                 Wake::Pull(pull, reply) => self.own(Rc::clone(self).pull(*pull, reply)),
                 Wake::Inspect(reply) => {
                     let _dropped = reply.send(self.state.borrow().inspect());

@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::state::State;
+use crate::group::Share;
 use crate::hub::{After, Failure, Pull, PullPage, Reading};
 use crate::lane::Owner;
 use crate::protocol::{Frame, Kind};
+use crate::view::View;
 
 /// How long a request that does not want to wait for new events waits for old ones. What came by then is answered; the
 /// rest is behind the next link.
@@ -84,11 +86,14 @@ enum Ready {
 impl State {
     fn begin_pull(&mut self, reading: &Reading, waiting: &Rc<Notify>) -> Result<(usize, usize), Failure> {
         let stream = self.stream(reading.stream.name.as_str())?;
-        let selection = self.select(stream, &reading.principal, &reading.filter)?;
+        let share = Share {
+            selection: self.select(stream, &reading.principal, &reading.filter)?,
+            view: View::CloudEvents,
+        };
         let after = (reading.after != After::Latest).then_some(&reading.after);
         Ok((
             stream,
-            self.begin_lane(stream, Owner::Pull(Rc::clone(waiting)), selection, after),
+            self.begin_lane(stream, Owner::Pull(Rc::clone(waiting)), share, after),
         ))
     }
 
@@ -128,7 +133,7 @@ impl State {
         let gaps: Vec<Value> = frames
             .iter()
             .filter_map(|frame| match &frame.kind {
-                Kind::Gap(partitions) => serde_json::from_str::<Vec<Value>>(partitions).ok(),
+                Kind::Gap { partitions, .. } => serde_json::from_str::<Vec<Value>>(partitions).ok(),
                 _ => None,
             })
             .flatten()

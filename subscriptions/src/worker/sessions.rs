@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use auth::quota::Permit;
 use auth::token::Principal;
 use bytes::Bytes;
 use rand::Rng;
@@ -16,18 +17,22 @@ use ulid::Ulid;
 
 use super::state::State;
 use crate::close::Close;
-use crate::connection::{Connection, Place};
-use crate::hub::{After, Failure, Reading, Sse, WebSocket};
+use crate::connection::{Connection, Place, Subscription};
+use crate::group::Share;
+use crate::hub::{After, Failure, Protocol, Reading, Restriction, Sse, WebSocket};
 use crate::outlet::{BODY_CHUNKS_MAX, Outlet};
-use crate::protocol::v1::ServerMessage;
+use crate::protocol::graphql_ws::{Dialect, Token};
+use crate::protocol::said::Said;
 use crate::protocol::{Framing, sse, ws};
-use crate::session::{Effect, Input, Session, rfc3339};
+use crate::session::{Effect, Input, Session, Tongue, rfc3339};
+use crate::view::View;
 
 impl State {
     /// Takes over an upgraded connection; tells its place for its task.
     pub(crate) fn open_websocket(&mut self, socket: WebSocket) -> Option<(usize, u64)> {
         let WebSocket {
             transport,
+            protocol,
             principal,
             restriction,
             permit,
@@ -40,26 +45,23 @@ impl State {
             }
         };
         let id = format!("ses_{}", Ulid::generate());
-        let session = Session::new(id, principal.clone(), restriction, self.services.clock.now_ms());
-        let mut connection = Connection::new(session, Framing::WebSocket, outlet, permit, Instant::now());
+        let (framing, tongue) = match protocol {
+            Protocol::TidewireV1 => (Framing::WebSocket, Tongue::v1()),
+            Protocol::GraphqlTransportWs | Protocol::Unacceptable => {
+                (Framing::GraphqlTransportWs, Tongue::graphql(Dialect::Transport))
+            }
+            Protocol::GraphqlWs => (Framing::GraphqlWs, Tongue::graphql(Dialect::Legacy)),
+        };
+        let now_ms = self.services.clock.now_ms();
+        let session = Session::new(id, principal.clone(), restriction, tongue, now_ms);
+        let mut connection = Connection::new(session, framing, outlet, permit, Instant::now());
         connection.reader = Some(ws::Reader::new(self.config.message_bytes_max));
         let (place, serial) = self.keep(connection);
-        let session = self.connections[place].session.id.clone();
-        let limits = json!({
-            "subscriptions_per_session": self.config.subscriptions_per_session_max,
-            "message_bytes": self.config.message_bytes_max,
-        });
-        let heartbeat_ms = u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX);
-        self.say(
-            place,
-            &ServerMessage::Welcome {
-                session: &session,
-                heartbeat_ms,
-                limits,
-            },
-        );
-        if let Some(principal) = principal {
-            self.authorized(place, &principal);
+        match protocol {
+            Protocol::TidewireV1 => self.welcome(place, principal),
+            Protocol::Unacceptable => self.close(place, Close::NOT_ACCEPTABLE),
+            // The client speaks first.
+            Protocol::GraphqlTransportWs | Protocol::GraphqlWs => {}
         }
         if self.draining {
             self.say_bye(place, serial, Duration::ZERO);
@@ -68,6 +70,26 @@ impl State {
             return None;
         }
         Some((place, serial))
+    }
+
+    fn welcome(&mut self, place: usize, principal: Option<Arc<Principal>>) {
+        let session = self.connections[place].session.id.clone();
+        let limits = json!({
+            "subscriptions_per_session": self.config.subscriptions_per_session_max,
+            "message_bytes": self.config.message_bytes_max,
+        });
+        let heartbeat_ms = u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        self.say(
+            place,
+            &Said::Welcome {
+                session: &session,
+                heartbeat_ms,
+                limits,
+            },
+        );
+        if let Some(principal) = principal {
+            self.authorized(place, &principal);
+        }
     }
 
     /// Opens a server-sent event stream.
@@ -85,19 +107,22 @@ impl State {
         } = reading;
         let stream = self.stream(stream.name.as_str())?;
         let selection = self.select(stream, &principal, &filter)?;
-        let (sender, receiver) = mpsc::channel(BODY_CHUNKS_MAX);
-        let id = format!("ses_{}", Ulid::generate());
-        let session = Session::new(id, Some(principal), None, self.services.clock.now_ms());
-        let connection = Connection::new(
-            session,
-            Framing::Sse,
-            Outlet::Body(sender),
-            permit,
-            Instant::now(),
-        );
-        let (place, serial) = self.keep(connection);
+        let share = Share {
+            selection,
+            view: View::CloudEvents,
+        };
+        let (place, serial, receiver) = self.open_body(principal, None, Framing::Sse, permit);
         let after = (after != After::Latest).then_some(&after);
-        let lane = self.begin_subscription(place, Box::from(""), stream, filter, selection, after);
+        let subscription = Subscription {
+            id: Box::from(""),
+            stream,
+            filter,
+            share,
+            delegate: None,
+            place: Place::Lane(usize::MAX),
+            told: 0,
+        };
+        let lane = self.begin_subscription(place, subscription, after);
         let mut head = Vec::new();
         if let Some(milliseconds) = retry_ms {
             sse::retry(milliseconds, &mut head);
@@ -124,13 +149,31 @@ impl State {
         Ok((place, serial, receiver))
     }
 
+    /// Opens a session that speaks through the body of a response.
+    pub(super) fn open_body(
+        &mut self,
+        principal: Arc<Principal>,
+        restriction: Option<Restriction>,
+        framing: Framing,
+        permit: Permit,
+    ) -> (usize, u64, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(BODY_CHUNKS_MAX);
+        let id = format!("ses_{}", Ulid::generate());
+        let now_ms = self.services.clock.now_ms();
+        let session = Session::new(id, Some(principal), restriction, Tongue::Mute, now_ms);
+        let connection = Connection::new(session, framing, Outlet::Body(sender), permit, Instant::now());
+        let (place, serial) = self.keep(connection);
+        (place, serial, receiver)
+    }
+
     /// Keeps a connection and its first timer.
     fn keep(&mut self, mut connection: Connection) -> (usize, u64) {
         let now = Instant::now();
         let serial = self.serial();
         connection.serial = serial;
         // Heartbeats of sessions that began together are spread.
-        connection.next_heartbeat = now + self.config.heartbeat.mul_f64(rand::rng().random_range(0.5..1.0));
+        let heartbeat = self.config.heartbeat_of(connection.framing);
+        connection.next_heartbeat = now + heartbeat.mul_f64(rand::rng().random_range(0.5..1.0));
         connection.due = now;
         self.metrics.opened(connection.framing.name());
         let place = self.connections.insert(connection);
@@ -204,7 +247,7 @@ impl State {
                     let failure = Failure::new(code, broken.to_string());
                     self.say(
                         place,
-                        &ServerMessage::Error {
+                        &Said::Error {
                             id: None,
                             failure: &failure,
                         },
@@ -246,7 +289,7 @@ impl State {
                     let failure = Failure::new(code, "");
                     self.say(
                         place,
-                        &ServerMessage::Error {
+                        &Said::Error {
                             id: None,
                             failure: &failure,
                         },
@@ -257,24 +300,28 @@ impl State {
                 self.authorized(place, &principal);
             }
             Effect::Renewed(principal) => self.renewed(place, &principal),
-            Effect::Subscribe(subscribe, principal) if self.is_ready(&subscribe.stream) => {
-                self.subscribe(place, *subscribe, &principal);
-            }
-            Effect::Subscribe(subscribe, principal) => {
-                self.subscribe_when_ready(place, *subscribe, principal)
+            Effect::Subscribe(subscribe, principal) => self.subscribe_v1(place, *subscribe, principal),
+            Effect::Acknowledge => self.say(place, &Said::Acknowledged),
+            Effect::Operate(operation, principal) => self.operate(place, *operation, principal, None),
+            Effect::OperateFor(operation, token) => self.operate_for(place, *operation, token),
+            Effect::Complete(id) => {
+                let json_id = json!(id).to_string();
+                if let Some(subscription) = self.connections[place].find(&json_id) {
+                    self.end_subscription(place, subscription);
+                }
             }
             Effect::Unsubscribe(id) => {
                 let json_id = json!(id).to_string();
                 match self.connections[place].find(&json_id) {
                     Some(subscription) => {
                         self.end_subscription(place, subscription);
-                        self.say(place, &ServerMessage::Unsubscribed { id: &json_id });
+                        self.say(place, &Said::Unsubscribed { id: &json_id });
                     }
                     None => {
                         let failure = Failure::new(Code::UNKNOWN_ID, "");
                         self.say(
                             place,
-                            &ServerMessage::Error {
+                            &Said::Error {
                                 id: Some(&json_id),
                                 failure: &failure,
                             },
@@ -282,34 +329,36 @@ impl State {
                     }
                 }
             }
-            Effect::Pong => self.say(place, &ServerMessage::Pong),
+            Effect::Pong(payload) => self.say(
+                place,
+                &Said::Pong {
+                    payload: payload.as_deref(),
+                },
+            ),
             Effect::AuthRequired(expires_at_ms) => {
                 let expires_at = rfc3339(expires_at_ms);
                 self.say(
                     place,
-                    &ServerMessage::AuthRequired {
+                    &Said::AuthRequired {
                         expires_at: &expires_at,
                     },
                 );
             }
-            Effect::Refuse(id, failure) => match self.connections[place].framing {
-                Framing::WebSocket => {
-                    let id = id.map(|id| json!(id).to_string());
-                    self.say(
-                        place,
-                        &ServerMessage::Error {
-                            id: id.as_deref(),
-                            failure: &failure,
-                        },
-                    );
-                }
-                Framing::Sse => self.write_problem(place, &failure),
-            },
+            Effect::Refuse(id, failure) => {
+                let id = id.map(|id| json!(id).to_string());
+                self.say(
+                    place,
+                    &Said::Error {
+                        id: id.as_deref(),
+                        failure: &failure,
+                    },
+                );
+            }
             Effect::Close(close) => self.close(place, close),
         }
     }
 
-    fn verify(&mut self, place: usize, token: String) {
+    fn verify(&mut self, place: usize, token: Token) {
         let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get(place)) else {
             return;
         };
@@ -318,7 +367,7 @@ impl State {
         self.tasks.spawn_local(async move {
             let verified = services
                 .authenticator
-                .verify(&token, services.clock.now_ms())
+                .verify(&token.0, services.clock.now_ms())
                 .await;
             let mut state = worker.state.borrow_mut();
             if state
@@ -334,7 +383,7 @@ impl State {
         let expires_at = rfc3339(principal.expires_at_ms);
         self.say(
             place,
-            &ServerMessage::Authorized {
+            &Said::Authorized {
                 expires_at: &expires_at,
             },
         );

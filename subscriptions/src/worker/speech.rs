@@ -5,14 +5,13 @@ use std::time::Duration;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use schemas::problem::Code;
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::state::State;
 use crate::close::Close;
 use crate::hub::Failure;
-use crate::protocol::v1::{ServerMessage, message};
-use crate::protocol::{Framing, sse, ws};
+use crate::protocol::said::Said;
+use crate::view::View;
 
 /// How long a closing connection may take for its last bytes.
 const LINGER: Duration = Duration::from_secs(5);
@@ -21,46 +20,47 @@ const LINGER: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER_MS_MAX: u64 = 5_000;
 
 impl State {
-    /// Says something to a WebSocket, or its equal to an event stream.
-    pub(crate) fn say(&mut self, place: usize, said: &ServerMessage<'_>) {
+    /// Says something in the words of the session's wire format.
+    pub(crate) fn say(&mut self, place: usize, said: &Said<'_>) {
         let Some(connection) = self.connections.get(place) else {
             return;
         };
         let mut bytes = Vec::new();
-        match (connection.framing, said) {
-            (Framing::WebSocket, said) => ws::text_frame(&said.to_json(), &mut bytes),
-            (Framing::Sse, ServerMessage::AuthRequired { expires_at }) => {
-                sse::named(
-                    "auth_required",
-                    None,
-                    &json!({"expires_at": expires_at}).to_string(),
-                    &mut bytes,
-                );
-            }
-            (Framing::Sse, ServerMessage::Stale { .. }) => sse::named("stale", None, "{}", &mut bytes),
-            (Framing::Sse, ServerMessage::Bye { reconnect_after_ms }) => {
-                let data = json!({"reconnect_after_ms": reconnect_after_ms}).to_string();
-                sse::retry(*reconnect_after_ms, &mut bytes);
-                sse::named("bye", None, &data, &mut bytes);
-            }
-            (Framing::Sse, ServerMessage::Completed { reason, .. }) => {
-                sse::named(
-                    "completed",
-                    None,
-                    &json!({"reason": reason}).to_string(),
-                    &mut bytes,
-                );
-            }
-            (Framing::Sse, ServerMessage::Cursor { cursor, .. }) => sse::quiet(cursor, &mut bytes),
-            // The rest has no place on an event stream: the response's head said it.
-            (Framing::Sse, _) => return,
-        }
+        connection.framing.say(said, &mut bytes);
         self.write_control(place, &bytes);
     }
 
-    /// Tells quiet progress.
-    pub(crate) fn tell_cursor(&mut self, place: usize, id: &str, cursor: &str) {
-        self.say(place, &ServerMessage::Cursor { id, cursor });
+    /// Tells that a subscription began, and where.
+    pub(super) fn tell_beginning(&mut self, place: usize, id: &str, view: &View, cursor: Option<&str>) {
+        let cursor = cursor.unwrap_or_default();
+        match view {
+            View::Graphql(projection) if projection.wants_progress() => {
+                self.tell_cursor(place, id, view, cursor);
+            }
+            _ => self.say(place, &Said::Subscribed { id, cursor }),
+        }
+    }
+
+    /// Tells quiet progress: as an event, where the reader's view has one for it.
+    pub(crate) fn tell_cursor(&mut self, place: usize, id: &str, view: &View, cursor: &str) {
+        match view {
+            View::Graphql(projection) if projection.wants_progress() => {
+                let mut payload = Vec::new();
+                projection.progress(cursor, self.services.clock.now_ms(), &mut payload);
+                self.say_result(place, id, Some(cursor), &payload);
+            }
+            _ => self.say(place, &Said::Cursor { id, cursor }),
+        }
+    }
+
+    /// Gives a GraphQL operation one result.
+    pub(super) fn say_result(&mut self, place: usize, id: &str, cursor: Option<&str>, payload: &[u8]) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        connection.framing.payload(id, cursor, payload, &mut bytes);
+        self.write_control(place, &bytes);
     }
 
     pub(crate) fn write_control(&mut self, place: usize, bytes: &[u8]) {
@@ -75,24 +75,10 @@ impl State {
         }
     }
 
-    pub(super) fn write_problem(&mut self, place: usize, failure: &Failure) {
-        let data = json!({
-            "type": format!("urn:tidewire:problem:{}", failure.code.name),
-            "title": failure.code.title,
-            "status": failure.code.status,
-            "code": failure.code.name,
-            "detail": message(failure),
-            "retry": failure.code.retry,
-        });
-        let mut bytes = Vec::new();
-        sse::named("problem", None, &data.to_string(), &mut bytes);
-        self.write_control(place, &bytes);
-    }
-
     /// A subscription that begins while Kafka cannot be reached is told so.
     pub(super) fn say_if_stale(&mut self, place: usize, stream: usize, id: &str) {
         if !self.shards[stream].fresh {
-            self.say(place, &ServerMessage::Stale { id });
+            self.say(place, &Said::Stale { id });
         }
     }
 
@@ -123,15 +109,39 @@ impl State {
                 self.tell_progress(place, subscription);
             } else {
                 let id = self.connections[place].subscription_id(subscription).to_owned();
-                self.say(place, &ServerMessage::Stale { id: &id });
+                self.say(place, &Said::Stale { id: &id });
             }
         }
     }
 
-    /// Ends an event stream with a problem.
-    pub(crate) fn close_with_problem(&mut self, place: usize, failure: &Failure) {
-        self.write_problem(place, failure);
-        self.close(place, Close::LIMITED);
+    /// Ends a subscription that cannot go on; a response that carries nothing else ends with it.
+    pub(crate) fn fail_subscription(&mut self, place: usize, subscription: usize, failure: &Failure) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let id = connection.subscription_id(subscription).to_owned();
+        let ends = connection.framing.ends_with_its_operation();
+        self.end_subscription(place, subscription);
+        self.say(
+            place,
+            &Said::Error {
+                id: Some(&id),
+                failure,
+            },
+        );
+        if ends {
+            self.close(place, Close::LIMITED);
+        }
+    }
+
+    /// Ends a subscription that its principal may not have any more.
+    pub(crate) fn complete(&mut self, place: usize, subscription: usize, failure: &Failure) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let id = connection.subscription_id(subscription).to_owned();
+        self.end_subscription(place, subscription);
+        self.say(place, &Said::Completed { id: &id, failure });
     }
 
     /// Closes a reader that does not take its events.
@@ -142,14 +152,35 @@ impl State {
         if connection.closing.is_some() {
             return;
         }
-        if connection.framing == Framing::Sse {
-            self.write_problem(place, &Failure::new(Code::SLOW_READER, ""));
+        if connection.framing.ends_with_its_operation() {
+            let failure = Failure::new(Code::SLOW_READER, "");
+            self.say(
+                place,
+                &Said::Error {
+                    id: None,
+                    failure: &failure,
+                },
+            );
         }
         self.close(place, Close::SLOW_READER);
     }
 
     /// Ends a session: nothing that waits unsent is sent any more, the close frame is the last thing.
     pub(crate) fn close(&mut self, place: usize, close: Close) {
+        let graphql = self
+            .connections
+            .get(place)
+            .is_some_and(|connection| connection.framing.is_graphql());
+        let reason = if graphql {
+            close.graphql_reason()
+        } else {
+            close.reason
+        };
+        self.close_saying(place, close, reason);
+    }
+
+    /// The same with words of its own, which are ASCII and short.
+    pub(crate) fn close_saying(&mut self, place: usize, close: Close, reason: &str) {
         let Some(connection) = self.connections.get(place) else {
             return;
         };
@@ -166,9 +197,7 @@ impl State {
         let Some(connection) = self.connections.get_mut(place) else {
             return;
         };
-        if connection.framing == Framing::WebSocket {
-            ws::close(close.code, close.reason, &mut bytes);
-        }
+        connection.framing.close(close, reason, &mut bytes);
         connection.close(&bytes, Instant::now() + LINGER);
         self.reschedule(place);
     }
@@ -194,7 +223,7 @@ impl State {
             .unwrap_or(u64::MAX)
             .clamp(100, RECONNECT_AFTER_MS_MAX);
         let reconnect_after_ms = rand::rng().random_range(0..=most);
-        self.say(place, &ServerMessage::Bye { reconnect_after_ms });
+        self.say(place, &Said::Bye { reconnect_after_ms });
         self.close(place, Close::DRAINING);
     }
 }

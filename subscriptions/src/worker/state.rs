@@ -166,7 +166,7 @@ impl State {
 
     /// Counts what was written.
     pub(crate) fn count(&self, flushed: &Flushed) {
-        for framing in [Framing::WebSocket, Framing::Sse] {
+        for framing in Framing::ALL {
             let events = flushed.delivered[framing as usize];
             if events > 0 {
                 self.metrics.delivered(framing.name(), events);

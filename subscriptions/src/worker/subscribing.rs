@@ -10,9 +10,39 @@ use serde_json::json;
 
 use super::state::State;
 use crate::connection::{Place, Subscription};
+use crate::group::Share;
 use crate::hub::{After, Failure};
 use crate::lane::Owner;
-use crate::protocol::v1::{ServerMessage, Subscribe};
+use crate::protocol::said::Said;
+use crate::protocol::v1::Subscribe;
+use crate::view::View;
+
+/// What a client wants, whatever it said it in.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The client's id as a JSON string with its quotes; empty where a response carries one subscription.
+    pub(crate) id: Box<str>,
+    /// The stream's name.
+    pub(crate) stream: String,
+    /// Attribute filters.
+    pub(crate) filter: serde_json::Map<String, serde_json::Value>,
+    /// A cursor, `earliest`, `latest` or an RFC 3339 time.
+    pub(crate) after: Option<String>,
+    /// How events are presented.
+    pub(crate) view: View,
+    /// Whose it is, where that is not the session's principal.
+    pub(crate) delegate: Option<Arc<Principal>>,
+}
+
+/// A subscription that began.
+pub(super) struct Begun {
+    /// The stream, by its place in the contract.
+    pub(super) stream: usize,
+    /// Where its events come from.
+    pub(super) lane: usize,
+    /// Where it begins.
+    pub(super) cursor: Option<Arc<str>>,
+}
 
 impl State {
     /// The stream that may be subscribed to, by its place.
@@ -52,26 +82,16 @@ impl State {
     pub(super) fn begin_subscription(
         &mut self,
         place: usize,
-        id: Box<str>,
-        stream: usize,
-        filter: Predicate,
-        selection: Arc<auth::access::Selection>,
+        subscription: Subscription,
         after: Option<&After>,
     ) -> usize {
-        let subscription = Subscription {
-            id,
-            stream,
-            filter,
-            selection: Arc::clone(&selection),
-            place: Place::Lane(usize::MAX),
-            told: 0,
-        };
+        let (stream, share) = (subscription.stream, subscription.share.clone());
         let subscription = self.connections[place].add(subscription);
         let owner = Owner::Session {
             connection: place,
             subscription,
         };
-        let lane = self.begin_lane(stream, owner, selection, after);
+        let lane = self.begin_lane(stream, owner, share, after);
         if let Some(Some(subscription)) = self.connections[place].subscriptions.get_mut(subscription) {
             subscription.place = Place::Lane(lane);
         }
@@ -86,131 +106,139 @@ impl State {
             let Some(Some(reader)) = self.connections[place].subscriptions.get(subscription) else {
                 continue;
             };
-            let (stream, filter) = (reader.stream, reader.filter.clone());
+            // Others' subscriptions end with their own tokens.
+            if reader.delegate.is_some() {
+                continue;
+            }
+            let (stream, filter, view) = (reader.stream, reader.filter.clone(), reader.share.view.clone());
             match self.select(stream, principal, &filter) {
-                Ok(selection) => self.reselect(place, subscription, &selection),
-                Err(failure) => {
-                    let id = self.connections[place].subscription_id(subscription).to_owned();
-                    self.end_subscription(place, subscription);
-                    self.say(
-                        place,
-                        &ServerMessage::Completed {
-                            id: &id,
-                            reason: failure.code.name,
-                        },
-                    );
-                }
+                Ok(selection) => self.reshare(place, subscription, Share { selection, view }),
+                Err(failure) => self.complete(place, subscription, &failure),
             }
         }
     }
 
+    /// Begins a subscription of `tidewire.v1`.
+    pub(super) fn subscribe_v1(&mut self, place: usize, subscribe: Subscribe, principal: Arc<Principal>) {
+        let id = json!(subscribe.id).to_string();
+        let later = [
+            (subscribe.snapshot.is_some_and(|value| value != false), "snapshot"),
+            (subscribe.rate.is_some(), "rate"),
+            (
+                subscribe.overflow.is_some_and(|policy| policy != "close"),
+                "overflow other than close",
+            ),
+        ];
+        if let Some((_, what)) = later.iter().find(|(asked, _)| *asked) {
+            let failure = Failure::new(Code::UNSUPPORTED, *what);
+            return self.refuse(place, &id, &failure);
+        }
+        let wanted = Wanted {
+            id: Box::from(id),
+            stream: subscribe.stream,
+            filter: subscribe.filter,
+            after: subscribe.after,
+            view: View::CloudEvents,
+            delegate: None,
+        };
+        self.subscribe_when_ready(place, wanted, principal);
+    }
+
     /// Waits for the stream's partitions to be known. So many may wait as a session may have subscriptions.
-    pub(super) fn subscribe_when_ready(
-        &mut self,
-        place: usize,
-        subscribe: Subscribe,
-        principal: Arc<Principal>,
-    ) {
-        let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get_mut(place)) else {
+    pub(super) fn subscribe_when_ready(&mut self, place: usize, wanted: Wanted, principal: Arc<Principal>) {
+        let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get(place)) else {
             return;
         };
-        if connection.waiting >= self.config.subscriptions_per_session_max {
-            self.subscribe(place, subscribe, &principal);
+        if connection.waiting >= self.config.subscriptions_per_session_max || self.is_ready(&wanted.stream) {
+            self.subscribe(place, wanted, &principal);
             return;
         }
-        connection.waiting += 1;
         let serial = connection.serial;
+        self.connections[place].waiting += 1;
         self.tasks.spawn_local(async move {
-            worker.ready(&subscribe.stream).await;
+            worker.ready(&wanted.stream).await;
             let mut state = worker.state.borrow_mut();
             let Some(connection) = state.connection(place, serial) else {
                 return;
             };
             connection.waiting -= 1;
             // The token may have been renewed meanwhile.
-            let principal = connection.session.principal.clone().unwrap_or(principal);
+            let principal = match &wanted.delegate {
+                Some(delegate) => Arc::clone(delegate),
+                None => connection.session.principal.clone().unwrap_or(principal),
+            };
             if connection.closing.is_none() {
-                state.subscribe(place, subscribe, &principal);
+                state.subscribe(place, wanted, &principal);
             }
         });
     }
 
-    pub(super) fn subscribe(&mut self, place: usize, subscribe: Subscribe, principal: &Arc<Principal>) {
-        let id = json!(subscribe.id).to_string();
-        let after = subscribe.after.clone();
-        match self.try_subscribe(place, &id, subscribe, principal) {
-            Ok((stream, lane)) => {
-                // A gap that is to be told first has its own cursor; until it is read, the old one is to come back with.
-                let cursor = match after {
-                    Some(after) if self.owes_gap(stream, lane) => Arc::from(after),
-                    _ => self.lane_cursor(stream, lane).unwrap_or_else(|| Arc::from("")),
-                };
-                self.say(
-                    place,
-                    &ServerMessage::Subscribed {
-                        id: &id,
-                        cursor: &cursor,
-                    },
-                );
-                self.say_if_stale(place, stream, &id);
-                self.run_lane(stream, lane);
+    fn subscribe(&mut self, place: usize, wanted: Wanted, principal: &Arc<Principal>) {
+        let (id, view) = (wanted.id.clone(), wanted.view.clone());
+        match self.try_subscribe(place, wanted, principal) {
+            Ok(begun) => {
+                self.tell_beginning(place, &id, &view, begun.cursor.as_deref());
+                self.say_if_stale(place, begun.stream, &id);
+                self.run_lane(begun.stream, begun.lane);
             }
-            Err(failure) => {
-                self.metrics.refused(failure.code.name);
-                self.say(
-                    place,
-                    &ServerMessage::Error {
-                        id: Some(&id),
-                        failure: &failure,
-                    },
-                );
-            }
+            Err(failure) => self.refuse(place, &id, &failure),
         }
     }
 
+    /// Refuses a subscription.
+    pub(super) fn refuse(&mut self, place: usize, id: &str, failure: &Failure) {
+        self.metrics.refused(failure.code.name);
+        self.say(
+            place,
+            &Said::Error {
+                id: Some(id),
+                failure,
+            },
+        );
+    }
+
+    /// Begins what a client wants; its lane has not run yet.
     pub(super) fn try_subscribe(
         &mut self,
         place: usize,
-        id: &str,
-        subscribe: Subscribe,
+        wanted: Wanted,
         principal: &Arc<Principal>,
-    ) -> Result<(usize, usize), Failure> {
+    ) -> Result<Begun, Failure> {
+        let Wanted {
+            id,
+            stream,
+            filter,
+            after,
+            view,
+            delegate,
+        } = wanted;
         let connection = &self.connections[place];
-        if connection.find(id).is_some() {
+        if connection.find(&id).is_some() {
             return Err(Failure::new(Code::DUPLICATE_ID, ""));
         }
         if connection.count() >= self.config.subscriptions_per_session_max {
             return Err(Failure::new(Code::SUBSCRIPTIONS, ""));
         }
-        if subscribe.snapshot.is_some_and(|value| value != false) {
-            return Err(Failure::new(Code::UNSUPPORTED, "snapshot"));
-        }
-        if subscribe.rate.is_some() {
-            return Err(Failure::new(Code::UNSUPPORTED, "rate"));
-        }
-        if subscribe.overflow.is_some_and(|policy| policy != "close") {
-            return Err(Failure::new(Code::UNSUPPORTED, "overflow other than close"));
-        }
         let restriction = connection.session.restriction.clone();
         if restriction
             .as_ref()
-            .is_some_and(|only| only.stream.as_str() != subscribe.stream)
+            .is_some_and(|only| only.stream.as_str() != stream)
         {
             return Err(Failure::new(Code::STREAM_FORBIDDEN, ""));
         }
-        let stream = self.stream(&subscribe.stream)?;
+        let stream = self.stream(&stream)?;
         let contract = Arc::clone(&self.contract.streams[stream]);
         // Whoever has no grant learns nothing of the stream, not even which attributes it has.
         let refused = |denied: Denied| Failure::new(denied.code, denied.detail);
         let mut filter = Grant::compile(&contract, principal)
             .map_err(refused)?
-            .filter_from_json(&contract, &serde_json::Value::Object(subscribe.filter))
+            .filter_from_json(&contract, &serde_json::Value::Object(filter))
             .map_err(|bad| Failure::new(bad.code, bad.detail))?;
         if let Some(only) = restriction {
             filter = within_ticket(&contract, &only.filter, &filter).map_err(refused)?;
         }
         let selection = self.select(stream, principal, &filter)?;
-        let after = match subscribe.after.as_deref() {
+        let from = match after.as_deref() {
             None => None,
             Some(text) => Some(After::parse(
                 text,
@@ -219,8 +247,25 @@ impl State {
                 &self.services.sealer,
             )?),
         };
-        let lane = self.begin_subscription(place, Box::from(id), stream, filter, selection, after.as_ref());
-        Ok((stream, lane))
+        let subscription = Subscription {
+            id,
+            stream,
+            filter,
+            share: Share { selection, view },
+            delegate,
+            place: Place::Lane(usize::MAX),
+            told: 0,
+        };
+        let lane = self.begin_subscription(place, subscription, from.as_ref());
+        // A gap that is to be told first has its own cursor; until it is read, the one that the reader brought is to come
+        // back with.
+        let cursor = match (from, after) {
+            (Some(After::Cursor(_)), Some(brought)) if self.owes_gap(stream, lane) => {
+                Some(Arc::from(brought))
+            }
+            _ => self.lane_cursor(stream, lane),
+        };
+        Ok(Begun { stream, lane, cursor })
     }
 
     /// Removes a subscription and what it holds.

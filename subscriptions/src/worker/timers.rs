@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::state::State;
 use crate::close::Close;
-use crate::connection::Place;
+use crate::connection::{Place, Subscription};
 use crate::hub::Failure;
-use crate::protocol::v1::ServerMessage;
-use crate::protocol::{Framing, sse, ws};
+use crate::protocol::Framing;
+use crate::protocol::said::Said;
 use crate::session::Input;
+use crate::view::View;
 
 /// The furthest that a timer is set: the time of day may be corrected meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -52,12 +53,12 @@ impl State {
             self.close_slow(place);
             return;
         }
-        let websocket = connection.framing == Framing::WebSocket;
+        let websocket = connection.framing.is_websocket();
         if websocket && now >= connection.last_heard + self.config.silence_max {
             let failure = Failure::new(Code::IDLE, "not even a pong came");
             self.say(
                 place,
-                &ServerMessage::Error {
+                &Said::Error {
                     id: None,
                     failure: &failure,
                 },
@@ -67,20 +68,20 @@ impl State {
         }
         let heartbeat = now >= connection.next_heartbeat;
         self.tell(place, Input::Tick);
+        self.end_expired_delegates(place);
         if heartbeat {
             self.heartbeat(place, now);
         }
     }
 
     fn heartbeat(&mut self, place: usize, now: Instant) {
-        let heartbeat = self.config.heartbeat;
         let Some(connection) = self.connections.get_mut(place) else {
             return;
         };
         if connection.closing.is_some() {
             return;
         }
-        connection.next_heartbeat = now + heartbeat;
+        connection.next_heartbeat = now + self.config.heartbeat_of(connection.framing);
         let mut told = false;
         for subscription in 0..connection.subscriptions.len() {
             told |= self.tell_progress(place, subscription);
@@ -89,10 +90,9 @@ impl State {
             return;
         };
         let mut bytes = Vec::new();
-        match connection.framing {
-            Framing::WebSocket => ws::ping(&mut bytes),
-            Framing::Sse if told => {}
-            Framing::Sse => sse::comment(&mut bytes),
+        // On an event stream a cursor does what a comment would.
+        if !(told && connection.framing == Framing::Sse) {
+            connection.framing.keep_alive(&mut bytes);
         }
         self.write_control(place, &bytes);
     }
@@ -117,7 +117,7 @@ impl State {
                 if behind || told == shard.version {
                     None
                 } else {
-                    let tenant = shard.groups[group].selection.tenant.clone();
+                    let tenant = shard.groups[group].share.selection.tenant.clone();
                     Some(shard.shared_cursor(&tenant))
                 }
             }
@@ -128,11 +128,32 @@ impl State {
             return false;
         };
         let id = connection.subscription_id(subscription).to_owned();
+        let mut view = View::CloudEvents;
         if let Some(Some(reader)) = connection.subscriptions.get_mut(subscription) {
             reader.told = version;
+            view = reader.share.view.clone();
         }
-        self.tell_cursor(place, &id, &cursor);
+        self.tell_cursor(place, &id, &view, &cursor);
         true
+    }
+
+    /// Ends the subscriptions of principals, other than the session's own, whose time is over.
+    fn end_expired_delegates(&mut self, place: usize) {
+        let now_ms = self.services.clock.now_ms();
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let is_over = |reader: &Subscription| {
+            let delegate = reader.delegate.as_ref();
+            delegate.is_some_and(|delegate| delegate.expires_at_ms <= now_ms)
+        };
+        let over: Vec<usize> = (0..connection.subscriptions.len())
+            .filter(|number| connection.subscriptions[*number].as_ref().is_some_and(is_over))
+            .collect();
+        let failure = Failure::new(Code::TOKEN_EXPIRED, "");
+        for subscription in over {
+            self.complete(place, subscription, &failure);
+        }
     }
 
     /// Puts a connection's one timer where it is next needed.
@@ -152,7 +173,12 @@ impl State {
                     .max(0);
                 let session = Duration::from_millis(u64::try_from(session_ms).unwrap_or(0)).min(LOOK_AGAIN);
                 let mut due = connection.next_heartbeat.min(now + session);
-                if connection.framing == Framing::WebSocket {
+                for delegate in connection.delegates() {
+                    let left_ms = delegate.expires_at_ms.saturating_sub(now_ms).max(0);
+                    let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+                    due = due.min(now + left.min(LOOK_AGAIN));
+                }
+                if connection.framing.is_websocket() {
                     due = due.min(connection.last_heard + self.config.silence_max);
                 }
                 if let Some(since) = connection.full_since {
