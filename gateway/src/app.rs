@@ -211,6 +211,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         sealer: sealer.clone(),
         authenticator: authenticator.clone(),
         clock,
+        graphql: None,
     };
     let hub = Hub::start(config.limits.hub.clone(), Arc::clone(&contract), services, ours)
         .map_err(StartError::Engine)?;

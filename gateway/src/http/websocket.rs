@@ -21,7 +21,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use schemas::filter::Predicate;
 use schemas::problem::Code;
-use subscriptions::hub::{Restriction, Transport, WebSocket};
+use subscriptions::hub::{Protocol, Restriction, Transport, WebSocket};
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
@@ -83,6 +83,7 @@ pub(crate) async fn upgrade(
         };
         session.hub.open_websocket(WebSocket {
             transport,
+            protocol: Protocol::TidewireV1,
             principal: reader.map(|reader| reader.principal),
             restriction,
             permit,

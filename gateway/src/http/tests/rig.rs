@@ -102,6 +102,7 @@ impl Rig {
             sealer: sealer.clone(),
             authenticator: authenticator.clone(),
             clock: Clock::System,
+            graphql: None,
         };
         let config = HubConfig {
             workers: 1,
