@@ -110,6 +110,16 @@ fn tenant(sdl: &Sdl, root: &str, pointer: &Placed<Pointer>, findings: &Findings)
 
 fn hidden(sdl: &Sdl, root: &str, pointer: &Placed<Pointer>, path: &[String], findings: &Findings) {
     for hit in sdl.non_null_at(root, path) {
+        if hit.is_discriminator {
+            let message = format!(
+                "{:?} is hidden, and tells the objects of `{}` apart",
+                written(path),
+                hit.field
+            );
+            let mend = "hide the whole object, or what is below it";
+            findings.report(&pointer.place, "hidden_discriminator", message, mend);
+            continue;
+        }
         let message = format!(
             "{:?} is hidden, and `{}` is non-null in the SDL",
             written(path),
@@ -132,6 +142,15 @@ fn hidden(sdl: &Sdl, root: &str, pointer: &Placed<Pointer>, path: &[String], fin
 
 fn left_out(sdl: &Sdl, root: &str, place: &Place, shown: &[Vec<String>], findings: &Findings) {
     for hit in sdl.non_null_beside(root, shown) {
+        if hit.is_discriminator {
+            let message = format!(
+                "`show` leaves out what tells the objects of `{}` apart",
+                hit.field
+            );
+            let mend = format!("add {:?}", hit.pointer);
+            findings.report(place, "hidden_discriminator", message, mend);
+            continue;
+        }
         let message = format!("`show` leaves out `{}`, which is non-null in the SDL", hit.field);
         let mend = format!(
             "add {:?}, or let the field be nullable in the SDL (drop the `!`)",

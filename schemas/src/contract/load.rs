@@ -56,18 +56,19 @@ impl Contract {
         sdl.settle();
         if sdl_is_whole {
             sdl.check(findings);
+            sdl.check_words(findings);
         }
         let declared = read_streams(sources, findings);
+        let mut graph = Graph::default();
         if sdl_is_whole {
-            declared
-                .iter()
-                .for_each(|stream| check::stream(stream, &sdl, findings));
+            // Through objects that lie in their own place no pointer could be followed to its end.
+            if sdl.check_places(findings) {
+                declared
+                    .iter()
+                    .for_each(|stream| check::stream(stream, &sdl, findings));
+            }
+            graph = graph::build(&sdl, &declared, findings);
         }
-        let graph = if sdl_is_whole {
-            graph::build(&sdl, &declared, findings)
-        } else {
-            Graph::default()
-        };
         if !findings.is_empty() {
             return Err(findings.take());
         }

@@ -6,6 +6,7 @@
 mod canonical;
 mod node;
 mod walk;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

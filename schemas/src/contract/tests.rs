@@ -1,6 +1,7 @@
 //! What loading a contract promises. The tables of bad contracts are in the modules below.
 
 mod bad_files;
+mod bad_graph;
 mod bad_sdl;
 mod bad_streams;
 mod graph;

@@ -44,6 +44,7 @@ pub(super) fn read(builder: &mut Builder<'_>, field: &Field, declared: &Declared
             );
             builder.report(&input.place, "argument_duplicate", message, "remove one of them");
         }
+        builder.check_name(&input.name, &input.place);
         check_type(builder, input, &role);
         check_default(builder, input);
         arguments.push(RootArgument {

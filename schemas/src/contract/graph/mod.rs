@@ -7,6 +7,8 @@ mod argument;
 mod beside;
 mod event;
 mod generate;
+mod interface;
+mod key;
 mod object;
 mod root;
 
@@ -71,6 +73,14 @@ impl Builder<'_> {
     fn want(&mut self, name: &str, place: &Place) {
         if !self.types.contains_key(name) {
             self.wanted.push((name.to_owned(), place.clone()));
+        }
+    }
+
+    /// Refuses a name that GraphQL keeps for itself (section 2.1.9).
+    fn check_name(&self, name: &str, place: &Place) {
+        if name.starts_with("__") {
+            let message = format!("`{name}` begins with two underscores, which GraphQL keeps for itself");
+            self.report(place, "name_reserved", message, "choose another name");
         }
     }
 

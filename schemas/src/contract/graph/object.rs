@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::super::finding::Place;
 use super::super::sdl::{Directive, EnumValue, Field, Shape, TypeNode, base_name, directive};
-use super::{Builder, beside, event, scalar, type_ref};
+use super::{Builder, beside, event, interface, key, scalar, type_ref};
 use crate::graph::{self, Interface, Kind, Name, Object, Type, Union};
 use crate::project::Pointer;
 
@@ -58,6 +58,9 @@ pub(super) fn resolve(builder: &mut Builder<'_>, name: &str, place: &Place) {
         }
         return;
     };
+    builder.check_name(name, &node.place);
+    interface::check(builder, name, node);
+    key::check(builder, name, node);
     let kind = match &node.shape {
         Shape::Scalar => Kind::Scalar(scalar(name)),
         Shape::Enum { values } => Kind::Enum(read_values(builder, name, node, values)),
@@ -171,6 +174,16 @@ fn read_fields(
             );
             builder.report(&argument.place, "field_argument", message, "remove them");
         }
+        builder.check_name(&field.name, &field.place);
+        if let Some(one) = directive(&field.directives, "stream") {
+            let message = "`@stream` does not stand here";
+            builder.report(
+                &one.place,
+                "directive_misplaced",
+                message,
+                "it stands beside fields of `Subscription`",
+            );
+        }
         let base = base_name(&field.ty);
         let is_nested_event = builder.sdl.types.get(base).is_some_and(event::is_event);
         if is_nested_event {
@@ -236,6 +249,7 @@ fn read_values(
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     let mut read = Vec::new();
     for value in values {
+        builder.check_name(&value.name, &value.place);
         let json = directive(&value.directives, "jsonValue").and_then(|one| one.text("is"));
         let json = json.unwrap_or(&value.name);
         if read

@@ -33,6 +33,11 @@ pub(super) fn read(builder: &mut Builder<'_>, node: &TypeNode) {
         let mend = "give it a field, or remove it: then each stream has one";
         builder.report(&node.place, "sdl_empty", "`Subscription` has no fields", mend);
     }
+    for one in &node.directives {
+        let message = format!("`@{}` does not stand beside `Subscription`", one.name);
+        let mend = "write it beside its fields";
+        builder.report(&one.place, "directive_misplaced", message, mend);
+    }
     for field in fields {
         read_field(builder, field);
     }
@@ -41,6 +46,11 @@ pub(super) fn read(builder: &mut Builder<'_>, node: &TypeNode) {
 fn read_field(builder: &mut Builder<'_>, field: &Field) {
     let base = base_name(&field.ty);
     builder.want(base, &field.place);
+    builder.check_name(&field.name, &field.place);
+    if let Some(one) = directive(&field.directives, "json") {
+        let message = "`@json` does not stand here: the data is that of the stream";
+        builder.report(&one.place, "directive_misplaced", message, "remove it");
+    }
     let Some((binding, declared)) = stream(builder, field) else {
         return;
     };

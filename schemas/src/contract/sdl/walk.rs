@@ -3,10 +3,14 @@
 //! Invariant: a pointer that could reach a non-null field through any member of a union or any implementation of an
 //! interface is told to reach it. It does not know why somebody asks.
 
+use std::collections::BTreeSet;
+
 use async_graphql_parser::types::{BaseType, Type};
 
+use super::super::finding::Findings;
 use super::super::settings::Placed;
-use super::{BUILT_IN, Field, Sdl, Shape};
+use super::{BUILT_IN, Field, Sdl, Shape, directive};
+use crate::project::Pointer;
 
 /// What stands at the end of a pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +58,8 @@ pub(in crate::contract) struct Hit {
     pub(in crate::contract) field: String,
     /// `/status`.
     pub(in crate::contract) pointer: String,
+    /// Whether it is what tells the objects of an interface or a union apart, which is then named as the field.
+    pub(in crate::contract) is_discriminator: bool,
 }
 
 /// How a field's path lies to a pointer.
@@ -95,10 +101,19 @@ impl Sdl {
             };
         };
         let Some(first) = path.first() else {
-            return Ok(End::Object);
+            // An object may be made of a string: then its value is that of the field.
+            let own = fields.iter().filter(|(_, field)| field.path.is_empty());
+            let ends = own.filter_map(|(_, field)| self.find_below(&field.ty, &[], depth).ok());
+            return Ok(ends.max().map_or(End::Object, |end| end.max(End::Object)));
         };
         let mut best: Option<End> = None;
         let mut missing: Option<Missing> = None;
+        if let Some(discriminator) = self.discriminator(name)
+            && matches!(relation(&discriminator, path), Relation::Reached)
+        {
+            let inside = path.len() < discriminator.len();
+            best = Some(if inside { End::Object } else { End::Leaf });
+        }
         for (_, field) in &fields {
             let found = match relation(&field.path, path) {
                 Relation::Apart => continue,
@@ -133,6 +148,11 @@ impl Sdl {
     }
 
     fn hide_inside(&self, name: &str, path: &[String], way: &str, hits: &mut Vec<Hit>) {
+        if let Some(discriminator) = self.discriminator(name)
+            && matches!(relation(&discriminator, path), Relation::Reached)
+        {
+            hits.push(told_apart(name, &discriminator, way));
+        }
         for (owner, field) in self.fields(name).unwrap_or_default() {
             match relation(&field.path, path) {
                 Relation::Apart => {}
@@ -161,6 +181,7 @@ impl Sdl {
                 hits.push(Hit {
                     field: format!("{owner}.{}", field.name),
                     pointer: format!("{way}/*"),
+                    is_discriminator: false,
                 });
             }
             (BaseType::List(inner), [_, rest @ ..]) if !rest.is_empty() => {
@@ -181,6 +202,12 @@ impl Sdl {
     }
 
     fn show_inside(&self, name: &str, shown: &[&[String]], way: &str, hits: &mut Vec<Hit>) {
+        if let Some(discriminator) = self.discriminator(name) {
+            let reaches = |path: &&[String]| matches!(relation(&discriminator, path), Relation::Reached);
+            if !shown.iter().any(reaches) {
+                hits.push(told_apart(name, &discriminator, way));
+            }
+        }
         for (owner, field) in self.fields(name).unwrap_or_default() {
             let mut partly: Vec<&[String]> = Vec::new();
             let mut wholly = false;
@@ -260,6 +287,47 @@ impl Sdl {
         }
     }
 
+    /// Where an interface or a union says in the document which object it is.
+    fn discriminator(&self, name: &str) -> Option<Vec<String>> {
+        let node = self.types.get(name)?;
+        let text = directive(&node.directives, "discriminator")?.text("pointer")?;
+        let pointer = Pointer::parse(text).ok()?;
+        Some(pointer.segments().map(str::to_owned).collect())
+    }
+
+    /// Refuses objects that lie in their own place, by fields with an empty pointer: they would have no end. True if
+    /// there is none, so that pointers can be followed.
+    pub(in crate::contract) fn check_places(&self, findings: &Findings) -> bool {
+        let mut is_sound = true;
+        for name in self.types.keys() {
+            let mut seen: BTreeSet<&str> = BTreeSet::new();
+            let mut next: Vec<(&str, &Field)> = self.in_place(name);
+            while let Some((below, field)) = next.pop() {
+                if below == name {
+                    let message = format!("`{name}` lies in its own place, without an end");
+                    let mend = "give the field a name of the document: `@json(pointer: \"/a\")`";
+                    findings.report(&field.place, "json_cycle", message, mend);
+                    is_sound = false;
+                } else if seen.insert(below) {
+                    next.extend(self.in_place(below));
+                }
+            }
+        }
+        is_sound
+    }
+
+    /// The types of the fields that lie in the place of their object.
+    fn in_place<'s>(&'s self, name: &'s str) -> Vec<(&'s str, &'s Field)> {
+        let fields = self.fields(name).unwrap_or_default().into_iter();
+        fields
+            .filter(|(_, field)| field.path.is_empty())
+            .filter_map(|(_, field)| match &field.ty.base {
+                BaseType::Named(below) => Some((below.as_str(), field)),
+                BaseType::List(_) => None,
+            })
+            .collect()
+    }
+
     /// Whether anything may be below: scalars that are not GraphQL's own, and what is not defined here.
     fn is_open(&self, name: &str) -> bool {
         match self.types.get(name) {
@@ -292,6 +360,15 @@ fn hit(owner: &str, field: &Field, way: &str) -> Hit {
     Hit {
         field: format!("{owner}.{}", field.name),
         pointer: format!("{way}{}", written(&field.path)),
+        is_discriminator: false,
+    }
+}
+
+fn told_apart(name: &str, discriminator: &[String], way: &str) -> Hit {
+    Hit {
+        field: name.to_owned(),
+        pointer: format!("{way}{}", written(discriminator)),
+        is_discriminator: true,
     }
 }
 

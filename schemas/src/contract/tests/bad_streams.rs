@@ -394,7 +394,7 @@ fn hidden_fields() {
         ),
         (
             8,
-            "rows = 'tenant'\nshow = ['/id', '/status', '/code/coding/*', '/links/owner/id', '/value/amount', '/note/*/text']",
+            "rows = 'tenant'\nshow = ['/id', '/status', '/code/coding/*', '/links/owner/id', '/value/amount', '/value/kind', '/note/*/text']",
             &[],
         ),
     ]);
