@@ -6,6 +6,7 @@
 
 mod activity;
 mod connection;
+mod explaining;
 mod stalling;
 mod tls;
 
@@ -25,6 +26,7 @@ use self::connection::Context;
 use super::metrics::OpenConnection;
 use super::{HttpLimits, Metrics};
 
+pub(crate) use self::explaining::Explaining;
 pub(crate) use self::stalling::Stalling;
 pub use self::tls::{Tls, TlsError};
 

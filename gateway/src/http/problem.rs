@@ -34,6 +34,20 @@ pub(crate) const HOST_FORBIDDEN: Code = Code {
     title: "this server does not answer for that host",
     retry: false,
 };
+/// What came is no HTTP/1.1 request.
+pub(crate) const REQUEST_MALFORMED: Code = Code {
+    name: "request_malformed",
+    status: 400,
+    title: "the request is malformed",
+    retry: false,
+};
+/// The request's target alone is more than a parser takes.
+pub(crate) const URI_TOO_LONG: Code = Code {
+    name: "uri_too_long",
+    status: 414,
+    title: "the request's target is too long",
+    retry: false,
+};
 /// The body did not come in time.
 pub(crate) const BODY_TIMEOUT: Code = Code {
     name: "body_timeout",
@@ -104,10 +118,9 @@ impl Problem {
             })
         })
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    /// The document alone, without what belongs to the head.
+    pub(crate) fn document(&self) -> Vec<u8> {
         let instance = (self.code == Code::INTERNAL).then(|| format!("urn:ulid:{}", ulid::Ulid::generate()));
         if let Some(instance) = &instance {
             tracing::error!(instance, code = self.code.name, "a request failed");
@@ -121,9 +134,13 @@ impl IntoResponse for Problem {
             retry: self.code.retry,
             instance,
         };
-        let body =
-            serde_json::to_vec(&document).expect("problem: a document of strings and numbers can be written");
-        let mut response = body.into_response();
+        serde_json::to_vec(&document).expect("problem: a document of strings and numbers can be written")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.document().into_response();
         *response.status_mut() =
             StatusCode::from_u16(self.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.retry_after();

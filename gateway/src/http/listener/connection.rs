@@ -20,6 +20,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -28,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::activity::Activity;
-use super::{HttpLimits, Listener, Metrics, Place, Stalling};
+use super::{Explaining, HttpLimits, Listener, Metrics, Place, Stalling};
 
 /// hyper refuses a smaller buffer.
 const H1_BUFFER_BYTES_MIN: usize = 8 << 10;
@@ -116,7 +117,7 @@ impl Context {
                 Err(_) => Ended::Because("header_timeout"),
                 Ok(None) => Ended::Normally,
                 // Boxed: who has said nothing pays for no protocol.
-                Ok(Some(Protocol::Http1)) => Box::pin(self.http1(TokioIo::new(socket))).await,
+                Ok(Some(Protocol::Http1)) => Box::pin(self.http1(socket)).await,
                 Ok(Some(Protocol::Http2)) => Box::pin(self.http2(TokioIo::new(socket))).await,
             };
         };
@@ -131,14 +132,15 @@ impl Context {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 Box::pin(self.http2(TokioIo::new(stream))).await
             }
-            Ok(Ok(stream)) => Box::pin(self.http1(TokioIo::new(stream))).await,
+            Ok(Ok(stream)) => Box::pin(self.http1(stream)).await,
         }
     }
 
     async fn http1<I>(&self, io: I) -> Ended
     where
-        I: Read + Write + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let io = TokioIo::new(Explaining::new(io));
         let service = service_fn(|request| self.answer(request));
         let mut served = pin!(self.h1.serve_connection(io, service).with_upgrades());
         let ended = tokio::select! {

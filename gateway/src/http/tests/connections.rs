@@ -112,7 +112,9 @@ async fn a_large_head_is_431() {
     );
     // The server may answer before it has read everything.
     let _all_or_part = large.write_all(head.as_bytes()).await;
-    assert!(rest(&mut large).await.starts_with("HTTP/1.1 431 "));
+    let said = rest(&mut large).await;
+    assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
+    assert!(said.contains("\"code\":\"headers_too_large\""), "{said}");
     let mut many = served.connect().await;
     let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: 1\r\n".repeat(100));
     many.write_all(head.as_bytes()).await.expect("written");
@@ -132,6 +134,10 @@ async fn what_is_no_http_is_400() {
         connection.write_all(garbage.as_bytes()).await.expect("written");
         let said = rest(&mut connection).await;
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{said}");
+        assert!(
+            said.is_empty() || said.contains("\"code\":\"request_malformed\""),
+            "{said}"
+        );
     }
 }
 
