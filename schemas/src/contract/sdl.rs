@@ -246,6 +246,16 @@ impl Sdl {
     /// Whether events can have data of this type; else how to mend it.
     pub(super) fn data_type(&self, name: &str) -> Result<(), String> {
         let walkable = |node: &TypeNode| matches!(node.shape, Shape::Object { .. } | Shape::Union { .. });
+        if matches!(name, "Query" | "Mutation" | "Subscription") {
+            return Err("name a type of data: operations begin there".to_owned());
+        }
+        if self
+            .types
+            .get(name)
+            .is_some_and(|node| directive(&node.directives, "event").is_some())
+        {
+            return Err("name the type of its `data`: this one is an event".to_owned());
+        }
         match self.types.get(name) {
             Some(node) if walkable(node) => Ok(()),
             Some(_) => Err("name an object type, an interface or a union".to_owned()),

@@ -130,19 +130,22 @@ pub(super) fn check_provided(builder: &Builder<'_>, name: &str, node: &TypeNode)
     }
 }
 
-/// Checks an event type, whose `data` must have the type given.
-pub(super) fn check(builder: &Builder<'_>, name: &str, node: &TypeNode, data: &TypeRef) {
-    let Shape::Object {
-        implements, fields, ..
-    } = &node.shape
-    else {
-        return;
-    };
-    if let Some(interface) = implements.first() {
+/// Refuses interfaces of an event type: what is selected through one must be data, which says what it is.
+pub(super) fn check_interfaces(builder: &Builder<'_>, name: &str, node: &TypeNode) {
+    if let (true, Shape::Object { implements, .. }) = (is_event(node), &node.shape)
+        && let Some(interface) = implements.first()
+    {
         let message = format!("the event type `{name}` implements `{}`", interface.value);
         let mend = "remove it: only types of data implement interfaces";
         builder.report(&interface.place, "event_interface", message, mend);
     }
+}
+
+/// Checks an event type, whose `data` must have the type given.
+pub(super) fn check(builder: &Builder<'_>, name: &str, node: &TypeNode, data: &TypeRef) {
+    let Shape::Object { fields, .. } = &node.shape else {
+        return;
+    };
     for field in fields {
         let known = FIELDS.iter().find(|(known, ..)| *known == field.name);
         let right = match known {

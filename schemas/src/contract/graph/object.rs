@@ -11,6 +11,9 @@ use super::{Builder, beside, event, interface, key, scalar, type_ref};
 use crate::graph::{self, Interface, Kind, Name, Object, Type, Union};
 use crate::project::Pointer;
 
+/// The types where operations begin.
+const ROOTS: [&str; 3] = ["Query", "Mutation", "Subscription"];
+
 /// Refuses the other roots: only subscriptions are served.
 pub(super) fn check_roots(builder: &Builder<'_>) {
     for root in ["Query", "Mutation"] {
@@ -58,7 +61,13 @@ pub(super) fn resolve(builder: &mut Builder<'_>, name: &str, place: &Place) {
         }
         return;
     };
+    if ROOTS.contains(&name) {
+        let message = format!("`{name}` is where operations begin, and no data can have it");
+        builder.report(place, "sdl_type_not_served", message, "name a type of data");
+        return;
+    }
     builder.check_name(name, &node.place);
+    event::check_interfaces(builder, name, node);
     interface::check(builder, name, node);
     key::check(builder, name, node);
     let kind = match &node.shape {

@@ -140,22 +140,25 @@ proptest! {
     #[test]
     fn a_slip_anywhere_is_a_finding_or_nothing(
         in_sdl in any::<bool>(),
+        bound in any::<bool>(),
         at in any::<prop::sample::Index>(),
         removed in 0_usize..12,
         typed in prop_oneof!["[\\[\\]{}\"'=.,*/#!@:\\n é-]{0,3}", "[a-z_]{0,6}", ".{0,3}"],
     ) {
-        let good = if in_sdl { SDL } else { STREAMS };
+        let (sdl, streams) = if bound { (graph::WHOLE, graph::streams()) } else { (SDL, STREAMS.to_owned()) };
+        let streams = streams.as_str();
+        let good = if in_sdl { sdl } else { streams };
         let mut letters: Vec<char> = good.chars().collect();
         let start = at.index(letters.len());
         let end = letters.len().min(start + removed);
         letters.splice(start..end, typed.chars());
         let text: String = letters.into_iter().collect();
-        let loaded = if in_sdl { load(STREAMS, &text) } else { load(&text, SDL) };
+        let loaded = if in_sdl { load(streams, &text) } else { load(&text, sdl) };
         if let Err(found) = loaded {
             prop_assert!(!found.is_empty());
             for finding in found {
                 let own = finding.place.file == Path::new("types.graphql");
-                let lines: Vec<&str> = if own == in_sdl { &text } else if own { SDL } else { STREAMS }.split('\n').collect();
+                let lines: Vec<&str> = if own == in_sdl { &text } else if own { sdl } else { streams }.split('\n').collect();
                 let line = lines.get(finding.place.line - 1);
                 prop_assert!(line.is_some_and(|line| finding.place.column <= line.chars().count() + 1), "{}", finding);
                 prop_assert!(!finding.message.is_empty() && !finding.mend.is_empty(), "{}", finding);

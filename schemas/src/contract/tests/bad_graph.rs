@@ -96,7 +96,9 @@ type Observation {
   bound: Int @stream(name: "observations")
   __own: Int
   none: Empty
+  root: Subscription
 }
+type Subscription { observations: Observation @stream(name: "observations", emit: ENTITY) }
 type Empty
 enum Status { FINAL @jsonValue(is: "final") LAST @jsonValue(is: "final") FINAL EMPTY @jsonValue(is: 1) }
 type Reference { reference: String self: Reference @json(pointer: "") }
@@ -137,4 +139,10 @@ schema { query: Query subscription: Subs }
 fn event_types_that_would_be_generated_over_others() {
     let sdl = format!("{DATA}type ObservationEvent {{ x: Int }}");
     insta::assert_snapshot!(report(&sdl));
+}
+
+#[test]
+fn streams_whose_data_is_no_data() {
+    let sdl = "type Observation @event { kind: ChangeKind! }\n";
+    insta::assert_snapshot!(report(sdl));
 }

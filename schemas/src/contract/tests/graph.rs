@@ -86,7 +86,7 @@ fn the_printed_sdl_is_sdl() {
 }
 
 /// Everything that the SDL can say, said well.
-const WHOLE: &str = r#"extend schema
+pub(super) const WHOLE: &str = r#"extend schema
   @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key", { name: "@shareable", as: "@common" }, "@tag"])
 directive @mine on OBJECT
 type Subscription {
@@ -131,7 +131,8 @@ fn whole() -> Contract {
     load(&streams(), WHOLE).unwrap_or_else(|found| panic!("{found:#?}"))
 }
 
-fn streams() -> String {
+/// Streams with the attributes that its arguments name.
+pub(super) fn streams() -> String {
     let attributes =
         "attributes = { patient = '/subject/reference', status = '/status', code = '/codings/*' }";
     with_line(STREAMS, 5, attributes)
