@@ -215,3 +215,21 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = out.write_fmt(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use async_graphql_parser::types::TypeSystemDefinition;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_string_is_read_back_as_it_was(text in any::<String>()) {
+            let sdl = format!("{} scalar X", quoted(&text));
+            let document = async_graphql_parser::parse_schema(sdl).expect("SDL");
+            let TypeSystemDefinition::Type(ty) = &document.definitions[0] else { panic!("a type") };
+            prop_assert_eq!(ty.node.description.as_ref().map(|text| &text.node), Some(&text));
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! Invariant: an event type's fields are among `kind`, `cursor`, `key`, `time` and `data`, with the types that they have
 //! here and no others. It does not know which stream the events are of.
 
-use super::super::sdl::{Directive, Shape, TypeNode, directive};
+use super::super::sdl::{BUILT_IN, Directive, Shape, TypeNode, directive};
 use super::{Builder, named, plain, type_ref};
 use crate::graph::{EnumValue, Field, Kind, Kinds, Name, Object, Requires, Scalar, Type, TypeRef};
 use crate::project::Pointer;
@@ -116,7 +116,7 @@ pub(super) fn check_provided(builder: &Builder<'_>, name: &str, node: &TypeNode)
         }
         ("DateTime" | "JSON" | "Long", Shape::Scalar) => true,
         (CHANGE_KIND | "DateTime" | "JSON" | "Long", _) => false,
-        _ => true,
+        (name, shape) => !BUILT_IN.contains(&name) || matches!(shape, Shape::Scalar),
     };
     if !fits {
         let names: Vec<&str> = Kinds::NAMES.iter().map(|(_, name)| *name).collect();
@@ -125,7 +125,7 @@ pub(super) fn check_provided(builder: &Builder<'_>, name: &str, node: &TypeNode)
         } else {
             format!("remove it, or write `scalar {name}`")
         };
-        let message = format!("`{name}` is defined as something else than what events have");
+        let message = format!("`{name}` is defined as something else than what it is here");
         builder.report(&node.place, "sdl_provided", message, mend);
     }
 }

@@ -72,6 +72,8 @@ type Wide { inner: F }
 enum ChangeKind { CREATED UPDATED }
 scalar Time
 type DateTime { x: Int }
+enum Int { ONE }
+scalar Float
 "#;
     insta::assert_snapshot!(report(&format!("{sdl}{DATA}")));
 }

@@ -344,3 +344,17 @@ fn what_tells_objects_apart_is_never_hidden() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn the_readmes_sdl_is_served() {
+    let readme = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    let (_, rest) = readme
+        .split_once("```graphql\ntype Subscription")
+        .expect("the SDL begins");
+    let (sdl, _) = rest.split_once("```").expect("the SDL ends");
+    let sdl = format!("type Subscription{sdl}enum ObservationStatus {{ FINAL }}");
+    let attributes = "attributes = { patient = '/subject/reference', status = '/status' }";
+    let contract = load(&with_line(STREAMS, 5, attributes), &sdl).expect("a good contract");
+    assert_eq!(contract.graph.fields.len(), 2);
+}
