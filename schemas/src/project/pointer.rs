@@ -62,6 +62,18 @@ impl Pointer {
         self.segments.len()
     }
 
+    /// The first segment, and what follows it.
+    #[must_use]
+    pub fn split_first(&self) -> Option<(&str, Self)> {
+        let (first, rest) = self.segments.split_first()?;
+        Some((
+            first,
+            Self {
+                segments: rest.into(),
+            },
+        ))
+    }
+
     /// Whether a segment is `*`: the pointer may select several values.
     #[must_use]
     pub fn has_wildcard(&self) -> bool {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::hub::Failure;
 
 /// The most errors that one answer tells.
-pub const ERRORS_MAX: usize = 10;
+pub(super) const ERRORS_MAX: usize = 10;
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 300;
@@ -22,9 +22,6 @@ pub struct GraphqlError {
     /// Where in the document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locations: Vec<Location>,
-    /// Where in the response.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub path: Vec<Segment>,
     /// For programs.
     pub extensions: Extensions,
 }
@@ -36,16 +33,6 @@ pub struct Location {
     pub line: usize,
     /// The character in the line.
     pub column: usize,
-}
-
-/// One step of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Segment {
-    /// A field, by its response key.
-    Field(String),
-    /// An element.
-    Index(usize),
 }
 
 /// What programs read of an error.
@@ -61,7 +48,6 @@ impl GraphqlError {
         Self {
             message: cut(message.into()),
             locations: Vec::new(),
-            path: Vec::new(),
             extensions: Extensions {
                 code: Cow::Borrowed(code),
             },
@@ -69,8 +55,7 @@ impl GraphqlError {
     }
 
     /// The same at a place of the document.
-    #[must_use]
-    pub fn at(mut self, place: async_graphql_parser::Pos) -> Self {
+    pub(super) fn at(mut self, place: async_graphql_parser::Pos) -> Self {
         self.locations.push(Location {
             line: place.line,
             column: place.column,

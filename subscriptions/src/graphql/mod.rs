@@ -3,13 +3,26 @@
 //! One invariant: a projection reads an event only through its mask, so that what is hidden reads as absent, whatever the
 //! operation asks for. Knows nothing of transports: protocols put the bytes into their frames.
 
+mod cache;
+mod compile;
 mod error;
+mod leaf;
 mod limits;
+mod measure;
+mod operation;
+mod path;
+mod persisted;
+mod plan;
 mod projection;
 mod request;
 mod schema;
+mod validator;
+mod variables;
 
-pub use error::{ERRORS_MAX, Extensions, GraphqlError, Location, Refused, Segment};
+#[cfg(test)]
+mod tests;
+
+pub use error::{Extensions, GraphqlError, Location, Refused};
 pub use limits::{Limits, Options, Persisted};
 pub use projection::Projection;
 pub use request::{Bound, OperationKind, Prepared, Request};

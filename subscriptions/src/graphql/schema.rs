@@ -1,18 +1,32 @@
-//! The contract as GraphQL serves it.
+//! The contract as GraphQL serves it: the front door of this module.
 
+use std::fmt;
 use std::sync::Arc;
 
+use async_graphql_parser::types::{ExecutableDocument, OperationType};
+use auth::scope::{self, Held, Scope};
 use auth::token::Principal;
 use schemas::contract::Contract;
+use schemas::graph::Requires;
 use schemas::problem::Code;
+use serde_json::{Map, Value};
 
-use super::error::Refused;
-use super::limits::Options;
+use super::cache::Cache;
+use super::error::{GraphqlError, Refused};
+use super::limits::{Limits, Options};
+use super::measure;
+use super::operation::{self, Operation};
+use super::persisted::{Document, Documents, Hash};
 use super::request::{OperationKind, Prepared, Request};
+use super::validator::Validator;
 
 /// The contract as GraphQL serves it. One per node.
 pub struct Schema {
     contract: Arc<Contract>,
+    limits: Limits,
+    documents: Documents,
+    validator: Validator,
+    operations: Cache<(Hash, Option<Box<str>>), Arc<Operation>>,
 }
 
 /// The contract's types cannot be served.
@@ -23,22 +37,69 @@ pub struct BadSchema(pub String);
 impl Schema {
     /// The schema of a contract.
     pub fn new(contract: &Arc<Contract>, options: Options) -> Result<Self, BadSchema> {
-        drop(options);
+        let Options {
+            introspection,
+            limits,
+            persisted,
+        } = options;
         Ok(Self {
+            validator: Validator::new(&contract.graph, introspection).map_err(BadSchema)?,
             contract: Arc::clone(contract),
+            documents: Documents::new(persisted, &limits),
+            operations: Cache::new(limits.cached_operations_max, limits.cached_bytes_max),
+            limits,
         })
     }
 
-    /// Parses, validates, compiles and binds an operation. Never blocks, and does no I/O.
+    /// Parses, validates, compiles and binds an operation; what can be is kept for the next request that brings the same
+    /// document. Never blocks, and does no I/O. Scopes are those of `principal`.
     pub fn prepare(&self, request: &Request, principal: Option<&Principal>) -> Result<Prepared, Refused> {
-        let _ = (request, principal);
-        Err(Refused::ours(Code::UNSUPPORTED, "not yet"))
+        self.check_size(request)?;
+        let document = self.documents.of(request)?;
+        let name = request.operation_name.as_deref().filter(|name| !name.is_empty());
+        let key = (document.hash, name.map(Box::from));
+        let operation = match self.operations.get(&key) {
+            Some(operation) => operation,
+            None => {
+                let parsed = self.parse(&document)?;
+                measure::check(&parsed, &self.limits)?;
+                let found = &operation::find(&parsed, name)?.node;
+                if found.ty != OperationType::Subscription {
+                    let found = found.clone();
+                    let answer = self.validator.answer(parsed, &found, name, &request.variables)?;
+                    self.documents.register(&document);
+                    return Ok(Prepared::Answer(answer));
+                }
+                self.validator.check(parsed.clone(), name)?;
+                let operation = Operation::new(&self.contract.graph, parsed, name.map(str::to_owned))?;
+                Arc::new(operation)
+            }
+        };
+        let bound = operation.bind(&self.contract, request, &|requires| allowed(requires, principal))?;
+        let bytes = operation.memory(document.text.len());
+        self.operations.insert(key, operation, bytes);
+        self.documents.register(&document);
+        Ok(Prepared::Subscription(Box::new(bound)))
     }
 
     /// The kind of the operation that would run, without running it.
     pub fn kind(&self, request: &Request) -> Result<OperationKind, Refused> {
-        let _ = request;
-        Err(Refused::ours(Code::UNSUPPORTED, "not yet"))
+        self.check_size(request)?;
+        let document = self.documents.of(request)?;
+        let name = request.operation_name.as_deref().filter(|name| !name.is_empty());
+        if self
+            .operations
+            .get(&(document.hash, name.map(Box::from)))
+            .is_some()
+        {
+            return Ok(OperationKind::Subscription);
+        }
+        let parsed = self.parse(&document)?;
+        Ok(match operation::find(&parsed, name)?.node.ty {
+            OperationType::Query => OperationKind::Query,
+            OperationType::Mutation => OperationKind::Mutation,
+            OperationType::Subscription => OperationKind::Subscription,
+        })
     }
 
     /// The subgraph's SDL, as it is given to composition.
@@ -46,4 +107,93 @@ impl Schema {
     pub fn sdl(&self) -> &str {
         &self.contract.graph.sdl
     }
+
+    /// Before anything is hashed or parsed.
+    fn check_size(&self, request: &Request) -> Result<(), Refused> {
+        let most = self.limits.document_bytes_max;
+        if request.query.as_ref().is_some_and(|text| text.len() > most) {
+            return Err(Refused::ours(
+                Code::OPERATION_TOO_LARGE,
+                format!("more than document_bytes_max = {most}"),
+            ));
+        }
+        let most = self.limits.variables_bytes_max;
+        let mut left = most;
+        if !fits_members(&request.variables, &mut left) {
+            return Err(Refused::ours(
+                Code::OPERATION_TOO_LARGE,
+                format!("more than variables_bytes_max = {most}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn parse(&self, document: &Document) -> Result<ExecutableDocument, Refused> {
+        measure::check_text(&document.text, &self.limits)?;
+        async_graphql_parser::parse_query(&document.text).map_err(|error| {
+            // Their messages quote the document.
+            let message = match &error {
+                async_graphql_parser::Error::Syntax { .. } => "the document is not GraphQL".to_owned(),
+                other => other.to_string(),
+            };
+            let error = error.positions().fold(
+                GraphqlError::new("GRAPHQL_PARSE_FAILED", message),
+                GraphqlError::at,
+            );
+            Refused::new(Code::OPERATION_INVALID, error)
+        })
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schema").finish_non_exhaustive()
+    }
+}
+
+/// Takes what a value needs as JSON from what is left; `false` if that is not enough.
+fn fits(value: &Value, left: &mut usize) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => take(left, 4),
+        Value::String(text) => take(left, text.len() + 2),
+        Value::Array(values) => take(left, 2) && values.iter().all(|value| fits(value, left)),
+        Value::Object(members) => fits_members(members, left),
+    }
+}
+
+fn fits_members(members: &Map<String, Value>, left: &mut usize) -> bool {
+    take(left, 2)
+        && members
+            .iter()
+            .all(|(name, value)| take(left, name.len() + 4) && fits(value, left))
+}
+
+fn take(left: &mut usize, bytes: usize) -> bool {
+    match left.checked_sub(bytes) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether somebody may select what needs this.
+fn allowed(requires: &Requires, principal: Option<&Principal>) -> Result<(), Refused> {
+    let Some(principal) = principal else {
+        return Err(Refused::ours(
+            Code::UNAUTHENTICATED,
+            "a selected field needs credentials",
+        ));
+    };
+    if requires.scopes.is_empty() {
+        return Ok(());
+    }
+    let held: Vec<Scope> = principal.scopes.iter().map(|text| Scope::parse(text)).collect();
+    // A scope that holds for a part of the data only opens no field: fields are the same for all of it.
+    let has = |wanted: &Arc<str>| scope::held(&[wanted.to_string()], &held) == Held::Whole;
+    if requires.scopes.iter().any(|all| all.iter().all(has)) {
+        return Ok(());
+    }
+    Err(Refused::ours(Code::FIELD_FORBIDDEN, Code::FIELD_FORBIDDEN.title))
 }

@@ -1,0 +1,481 @@
+//! A validated selection becomes a plan: fields collected for each object type that a value can have (specification,
+//! section 6.3.2), conditions decided, everything found by name found once.
+//!
+//! Invariant: the work is bounded, whatever the document: each set of fields is compiled once for each type, and there is
+//! a budget for the sum.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_graphql_parser::types::{
+    Directive, ExecutableDocument, Field as FieldNode, Selection as SelectionNode, SelectionSet,
+};
+use async_graphql_parser::{Pos, Positioned};
+use async_graphql_value::Value;
+use schemas::graph::{self, Emit, Graph, Kind, Name, Requires, RootField, TypeRef};
+use schemas::problem::Code;
+use schemas::project::Names;
+
+use super::error::{GraphqlError, Refused};
+use super::plan::{
+    EventField, EventSelection, EventSource, Field, Leaf, Plan, Selection, SelectionId, Shape, Source, Type,
+};
+use super::projection::{Projection, Root};
+
+/// The most selections of a document that are looked at for one plan, each time that one is.
+const STEPS_MAX: usize = 200_000;
+
+/// Whether a variable of a condition is true.
+pub(super) type Conditions<'a> = &'a dyn Fn(&str) -> bool;
+
+/// What came of a selection.
+pub(super) struct Compiled {
+    pub(super) projection: Projection,
+    /// Who may select all of it.
+    pub(super) requires: Vec<Requires>,
+}
+
+/// Compiles what is selected below a subscription's field.
+pub(super) fn compile(
+    graph: &Graph,
+    document: &ExecutableDocument,
+    root: &RootField,
+    nodes: &[&Positioned<FieldNode>],
+    conditions: Conditions<'_>,
+) -> Result<Compiled, Refused> {
+    let mut compiler = Compiler {
+        graph,
+        document,
+        conditions,
+        steps: 0,
+        plan: Plan::default(),
+        interned: HashMap::new(),
+        compiled: HashMap::new(),
+        requires: Vec::new(),
+    };
+    compiler.require(&root.requires);
+    let sets: Vec<&SelectionSet> = nodes.iter().map(|node| &node.node.selection_set.node).collect();
+    let place = nodes.first().map(|node| node.pos).unwrap_or_default();
+    let shown = match root.emit {
+        Emit::Event => Root::Event(compiler.event(root.ty.name(), &sets)?),
+        Emit::Entity => Root::Entity(compiler.reference(&root.ty, None, &sets, place)?),
+    };
+    let key = nodes
+        .first()
+        .map_or("", |node| node.node.response_key().node.as_str());
+    Ok(Compiled {
+        projection: Projection {
+            kinds: root.kinds,
+            key: Arc::from(key),
+            nullable: root.ty.nullable(),
+            root: shown,
+            plan: compiler.plan,
+        },
+        requires: compiler.requires,
+    })
+}
+
+/// The fields of one response key, in the order of the document.
+pub(super) type Collected<'d> = Vec<(&'d str, Vec<&'d Positioned<FieldNode>>)>;
+
+struct Compiler<'a> {
+    graph: &'a Graph,
+    document: &'a ExecutableDocument,
+    conditions: Conditions<'a>,
+    steps: usize,
+    plan: Plan,
+    interned: HashMap<Selection, SelectionId>,
+    /// By the addresses of the sets, and the type.
+    compiled: HashMap<(Vec<usize>, Name), SelectionId>,
+    requires: Vec<Requires>,
+}
+
+impl<'a> Compiler<'a> {
+    fn event(&mut self, name: &Name, sets: &[&'a SelectionSet]) -> Result<EventSelection, Refused> {
+        let (ty, object) = self.object_type(name)?;
+        self.require(&ty.requires);
+        let collected = self.collect(sets, name)?;
+        let mut fields = Vec::with_capacity(collected.len());
+        for (key, nodes) in collected {
+            let (node, sets) = merged(key, &nodes)?;
+            let key = Arc::from(key);
+            let called = node.node.name.node.as_str();
+            if called == "__typename" {
+                fields.push(EventField {
+                    key,
+                    source: EventSource::TypeName,
+                    nullable: false,
+                });
+                continue;
+            }
+            let field = field_of(&object.fields, called, node.pos)?;
+            self.require(&field.requires);
+            let source = match called {
+                "kind" => EventSource::Kind,
+                "cursor" => EventSource::Cursor,
+                "key" => EventSource::Key,
+                "time" => EventSource::Time,
+                _ => EventSource::Data(self.reference(
+                    &field.ty,
+                    field.strip_prefix.as_ref(),
+                    &sets,
+                    node.pos,
+                )?),
+            };
+            fields.push(EventField {
+                key,
+                source,
+                nullable: field.ty.nullable(),
+            });
+        }
+        Ok(EventSelection {
+            name: Arc::clone(&ty.name),
+            fields,
+        })
+    }
+
+    fn reference(
+        &mut self,
+        ty: &TypeRef,
+        strip_prefix: Option<&Arc<str>>,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<Type, Refused> {
+        let shape = match ty {
+            TypeRef::List { of, .. } => {
+                Shape::List(Box::new(self.reference(of, strip_prefix, sets, place)?))
+            }
+            TypeRef::Named { name, .. } => self.named(name, strip_prefix, sets, place)?,
+        };
+        Ok(Type {
+            nullable: ty.nullable(),
+            shape,
+        })
+    }
+
+    fn named(
+        &mut self,
+        name: &Name,
+        strip_prefix: Option<&Arc<str>>,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<Shape, Refused> {
+        let graph = self.graph;
+        let ty = graph.types.get(name).ok_or_else(|| broken(name))?;
+        self.require(&ty.requires);
+        let is_leaf = matches!(ty.kind, Kind::Scalar(_) | Kind::Enum(_));
+        if is_leaf == sets.iter().any(|set| !set.items.is_empty()) {
+            let rule = if is_leaf {
+                "has no fields"
+            } else {
+                "needs a selection of fields"
+            };
+            return Err(invalid(format!("type {name} {rule}"), place));
+        }
+        let leaf = |leaf| Shape::Leaf {
+            leaf,
+            strip_prefix: strip_prefix.cloned(),
+        };
+        Ok(match &ty.kind {
+            Kind::Scalar(scalar) => leaf(Leaf::Scalar(*scalar)),
+            Kind::Enum(values) => leaf(Leaf::of_enum(values)),
+            Kind::Object(_) => Shape::Object(self.selection(name, sets)?),
+            Kind::Interface(graph::Interface {
+                objects,
+                discriminator,
+                ..
+            })
+            | Kind::Union(graph::Union {
+                objects,
+                discriminator,
+            }) => {
+                let mut types = Vec::with_capacity(objects.len());
+                for object in objects {
+                    let id = self.selection(object, sets)?;
+                    let (_, object) = self.object_type(object)?;
+                    types.push((Arc::clone(&object.discriminator), id));
+                }
+                self.same_shapes(&types, place)?;
+                types.sort_by(|(one, _), (other, _)| one.cmp(other));
+                types.dedup_by(|(one, _), (other, _)| one == other);
+                Shape::OneOf {
+                    discriminator: discriminator.clone(),
+                    types: types.into(),
+                }
+            }
+            Kind::Input(_) => return Err(broken(name)),
+        })
+    }
+
+    /// One response key means one shape, whichever type the value has (specification, section 5.3.2, `SameResponseShape`).
+    fn same_shapes(&self, types: &[(Arc<str>, SelectionId)], place: Pos) -> Result<(), Refused> {
+        let mut seen: HashMap<&str, &Source> = HashMap::new();
+        for selection in types.iter().filter_map(|(_, id)| self.plan.selection(*id)) {
+            for field in &selection.fields {
+                let first = *seen.entry(&field.key).or_insert(&field.source);
+                if !same_shape(first, &field.source) {
+                    return Err(invalid(
+                        format!("fields {:?} conflict: they have different types", field.key),
+                        place,
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn selection(&mut self, name: &Name, sets: &[&'a SelectionSet]) -> Result<SelectionId, Refused> {
+        let addresses = sets.iter().map(|set| std::ptr::from_ref(*set).addr()).collect();
+        let known = (addresses, Arc::clone(name));
+        if let Some(id) = self.compiled.get(&known) {
+            return Ok(*id);
+        }
+        let (ty, object) = self.object_type(name)?;
+        let mut selection = Selection {
+            name: Arc::clone(&ty.name),
+            members: Names::new(),
+            fields: Vec::new(),
+        };
+        for (key, nodes) in self.collect(sets, name)? {
+            self.require(&ty.requires);
+            let (node, sets) = merged(key, &nodes)?;
+            let source = self.source(object, &mut selection.members, node, &sets)?;
+            selection.fields.push(Field {
+                key: Arc::from(key),
+                source,
+            });
+        }
+        let id = match self.interned.get(&selection) {
+            Some(id) => *id,
+            None => {
+                let number = u32::try_from(self.plan.selections.len()).map_err(|_| too_large())?;
+                self.plan.selections.push(selection.clone());
+                self.interned.insert(selection, SelectionId(number));
+                SelectionId(number)
+            }
+        };
+        self.compiled.insert(known, id);
+        Ok(id)
+    }
+
+    fn source(
+        &mut self,
+        object: &'a graph::Object,
+        members: &mut Names,
+        node: &'a Positioned<FieldNode>,
+        sets: &[&'a SelectionSet],
+    ) -> Result<Source, Refused> {
+        let called = node.node.name.node.as_str();
+        if called == "__typename" {
+            return Ok(Source::TypeName);
+        }
+        let field = field_of(&object.fields, called, node.pos)?;
+        self.require(&field.requires);
+        let ty = self.reference(&field.ty, field.strip_prefix.as_ref(), sets, node.pos)?;
+        let Some((first, below)) = field.pointer.split_first() else {
+            return Ok(Source::Itself(ty));
+        };
+        Ok(Source::Member {
+            slot: members.add(first).ok_or_else(too_large)?,
+            below: (below.depth() > 0).then_some(below),
+            ty,
+        })
+    }
+
+    fn object_type(&self, name: &Name) -> Result<(&'a graph::Type, &'a graph::Object), Refused> {
+        match self.graph.types.get(name) {
+            Some(ty) => match &ty.kind {
+                Kind::Object(object) => Ok((ty, object)),
+                _ => Err(broken(name)),
+            },
+            None => Err(broken(name)),
+        }
+    }
+
+    fn require(&mut self, requires: &Requires) {
+        if *requires != Requires::default() && !self.requires.contains(requires) {
+            self.requires.push(requires.clone());
+        }
+    }
+
+    fn collect(&mut self, sets: &[&'a SelectionSet], object: &Name) -> Result<Collected<'a>, Refused> {
+        let mut collector = Collector {
+            graph: self.graph,
+            document: self.document,
+            conditions: self.conditions,
+            object,
+            spread: Vec::new(),
+            found: Vec::new(),
+            places: HashMap::new(),
+            steps: self.steps,
+        };
+        for set in sets {
+            collector.add(set)?;
+        }
+        self.steps = collector.steps;
+        Ok(collector.found)
+    }
+}
+
+/// The fields of a set that apply to an object type.
+struct Collector<'a, 'n> {
+    graph: &'a Graph,
+    document: &'a ExecutableDocument,
+    conditions: Conditions<'a>,
+    object: &'n Name,
+    spread: Vec<&'a str>,
+    found: Collected<'a>,
+    places: HashMap<&'a str, usize>,
+    steps: usize,
+}
+
+impl<'a> Collector<'a, '_> {
+    fn add(&mut self, set: &'a SelectionSet) -> Result<(), Refused> {
+        for item in &set.items {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err(too_large());
+            }
+            if !is_included(item.node.directives(), self.conditions) {
+                continue;
+            }
+            match &item.node {
+                SelectionNode::Field(field) => {
+                    let key = field.node.response_key().node.as_str();
+                    let place = *self.places.entry(key).or_insert(self.found.len());
+                    match self.found.get_mut(place) {
+                        Some((_, nodes)) => nodes.push(field),
+                        None => self.found.push((key, vec![field])),
+                    }
+                }
+                SelectionNode::InlineFragment(fragment) => {
+                    let condition = fragment.node.type_condition.as_ref();
+                    if condition.is_none_or(|condition| self.applies(&condition.node.on.node)) {
+                        self.add(&fragment.node.selection_set.node)?;
+                    }
+                }
+                SelectionNode::FragmentSpread(spread) => {
+                    let name = spread.node.fragment_name.node.as_str();
+                    if self.spread.contains(&name) {
+                        continue;
+                    }
+                    self.spread.push(name);
+                    let fragment = self.document.fragments.get(name);
+                    let fragment =
+                        fragment.ok_or_else(|| invalid(format!("unknown fragment {name:?}"), spread.pos))?;
+                    if self.applies(&fragment.node.type_condition.node.on.node) {
+                        self.add(&fragment.node.selection_set.node)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn applies(&self, condition: &str) -> bool {
+        if condition == &**self.object {
+            return true;
+        }
+        match self.graph.types.get(condition).map(|ty| &ty.kind) {
+            Some(
+                Kind::Interface(graph::Interface { objects, .. }) | Kind::Union(graph::Union { objects, .. }),
+            ) => objects.contains(self.object),
+            _ => false,
+        }
+    }
+}
+
+/// Whether `@skip` and `@include` let a selection in.
+fn is_included(directives: &[Positioned<Directive>], conditions: Conditions<'_>) -> bool {
+    directives.iter().all(|directive| {
+        let condition = || match directive.node.get_argument("if").map(|value| &value.node) {
+            Some(Value::Boolean(value)) => *value,
+            Some(Value::Variable(name)) => conditions(name),
+            _ => false,
+        };
+        match directive.node.name.node.as_str() {
+            "skip" => !condition(),
+            "include" => condition(),
+            _ => true,
+        }
+    })
+}
+
+/// The one field that all of these are, and all that is selected of it.
+fn merged<'d>(
+    key: &str,
+    nodes: &[&'d Positioned<FieldNode>],
+) -> Result<(&'d Positioned<FieldNode>, Vec<&'d SelectionSet>), Refused> {
+    let first = *nodes.first().ok_or_else(|| broken(key))?;
+    if let Some(other) = nodes
+        .iter()
+        .find(|node| node.node.name.node != first.node.name.node)
+    {
+        let message = format!(
+            "fields {key:?} conflict: {} and {} are different fields; give one an alias",
+            first.node.name.node, other.node.name.node
+        );
+        return Err(Refused::new(
+            Code::OPERATION_INVALID,
+            GraphqlError::new(VALIDATION, message).at(first.pos).at(other.pos),
+        ));
+    }
+    let sets = nodes.iter().map(|node| &node.node.selection_set.node).collect();
+    Ok((first, sets))
+}
+
+fn same_shape(one: &Source, other: &Source) -> bool {
+    let ty = |source: &Source| match source {
+        Source::TypeName => None,
+        Source::Itself(ty) | Source::Member { ty, .. } => Some(ty.clone()),
+    };
+    match (ty(one), ty(other)) {
+        (None, None) => true,
+        (Some(one), Some(other)) => same_type(&one, &other),
+        // `__typename` is a string that is not null.
+        (None, Some(ty)) | (Some(ty), None) => {
+            let string = Leaf::Scalar(graph::Scalar::String);
+            !ty.nullable && matches!(ty.shape, Shape::Leaf { leaf, .. } if leaf == string)
+        }
+    }
+}
+
+fn same_type(one: &Type, other: &Type) -> bool {
+    one.nullable == other.nullable
+        && match (&one.shape, &other.shape) {
+            (Shape::Leaf { leaf: one, .. }, Shape::Leaf { leaf: other, .. }) => one == other,
+            (Shape::List(one), Shape::List(other)) => same_type(one, other),
+            (Shape::Object(_) | Shape::OneOf { .. }, Shape::Object(_) | Shape::OneOf { .. }) => true,
+            _ => false,
+        }
+}
+
+fn field_of<'g>(fields: &'g [graph::Field], name: &str, place: Pos) -> Result<&'g graph::Field, Refused> {
+    fields
+        .iter()
+        .find(|field| &*field.name == name)
+        .ok_or_else(|| invalid(format!("unknown field {name:?}"), place))
+}
+
+/// What Apollo's servers call it.
+pub(super) const VALIDATION: &str = "GRAPHQL_VALIDATION_FAILED";
+
+pub(super) fn invalid(message: impl Into<String>, place: Pos) -> Refused {
+    Refused::new(
+        Code::OPERATION_INVALID,
+        GraphqlError::new(VALIDATION, message).at(place),
+    )
+}
+
+fn too_large() -> Refused {
+    Refused::ours(
+        Code::OPERATION_TOO_LARGE,
+        "its fragments and types make too many combinations",
+    )
+}
+
+/// A checked graph names what it has.
+fn broken(name: &str) -> Refused {
+    tracing::error!(name, "the contract's graph is not complete");
+    Refused::ours(Code::INTERNAL, Code::INTERNAL.title)
+}

@@ -1,0 +1,370 @@
+//! One subscription of a document, compiled as far as it can be without variables.
+//!
+//! Invariant: the document was validated. What is compiled for one set of conditions (`@skip`, `@include`) is kept, so that
+//! requests that differ in other variables share one projection.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_graphql_parser::types::{
+    Directive, ExecutableDocument, Field, OperationDefinition, Selection, SelectionSet,
+};
+use async_graphql_parser::{Pos, Positioned};
+use async_graphql_value::Value as Literal;
+use schemas::contract::Contract;
+use schemas::graph::{Graph, Requires, Role, RootField};
+use schemas::problem::Code;
+use serde_json::{Map, Value};
+
+use super::compile::{self, invalid};
+use super::error::Refused;
+use super::projection::Projection;
+use super::request::{Bound, Request};
+use super::validator::constant;
+use super::variables::{self, Input, Variables, bad_input};
+
+/// How many sets of conditions of one operation are kept compiled.
+const VARIANTS_MAX: usize = 8;
+
+/// A validated subscription.
+pub(super) struct Operation {
+    document: ExecutableDocument,
+    name: Option<String>,
+    /// The variables that conditions ask for, sorted.
+    conditions: Vec<String>,
+    variants: Mutex<Vec<Variant>>,
+}
+
+/// What is compiled for one set of conditions.
+#[derive(Clone)]
+struct Variant {
+    values: Vec<bool>,
+    projection: Arc<Projection>,
+    requires: Arc<[Requires]>,
+}
+
+impl Operation {
+    /// Checks what is particular to subscriptions: exactly one field, no condition on it (specification, 5.2.3.1).
+    pub(super) fn new(
+        graph: &Graph,
+        document: ExecutableDocument,
+        name: Option<String>,
+    ) -> Result<Self, Refused> {
+        let mut conditions = BTreeSet::new();
+        for (_, operation) in document.operations.iter() {
+            find_conditions(&operation.node.selection_set.node, &mut conditions);
+        }
+        for fragment in document.fragments.values() {
+            find_conditions(&fragment.node.selection_set.node, &mut conditions);
+        }
+        let operation = Self {
+            document,
+            name,
+            conditions: conditions.into_iter().collect(),
+            variants: Mutex::new(Vec::new()),
+        };
+        operation.root(graph)?;
+        Ok(operation)
+    }
+
+    /// Binds a request's variables. `allowed` says whether somebody may select what needs this.
+    pub(super) fn bind(
+        &self,
+        contract: &Contract,
+        request: &Request,
+        allowed: &dyn Fn(&Requires) -> Result<(), Refused>,
+    ) -> Result<Bound, Refused> {
+        let graph = &contract.graph;
+        let (root, nodes) = self.root(graph)?;
+        let definition = self.definition()?;
+        let variables = variables::variables(graph, &definition.variable_definitions, &request.variables)?;
+        let variant = self.variant(graph, root, &nodes, &variables)?;
+        variant.requires.iter().try_for_each(allowed)?;
+        let node = *nodes.first().ok_or_else(one_field)?;
+        let arguments = Arguments::read(contract, root, node, &variables)?;
+        let after = match (arguments.after, request.extensions.get("after")) {
+            (Some(after), _) => Some(after),
+            (None, None | Some(Value::Null)) => None,
+            (None, Some(Value::String(after))) => Some(after.clone()),
+            (None, Some(_)) => return Err(bad_input("extensions.after must be a string", node.pos)),
+        };
+        Ok(Bound {
+            stream: root.stream.clone(),
+            filter: arguments.filter,
+            after,
+            projection: variant.projection,
+        })
+    }
+
+    /// What it holds in memory, roughly, for a document of this size.
+    pub(super) fn memory(&self, document_bytes: usize) -> usize {
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled: usize = variants.iter().map(|variant| variant.projection.memory()).sum();
+        // A token of a document is some five bytes, and a node of the tree some two hundred.
+        size_of::<Self>() + document_bytes * 40 + compiled
+    }
+
+    fn definition(&self) -> Result<&OperationDefinition, Refused> {
+        find(&self.document, self.name.as_deref()).map(|found| &found.node)
+    }
+
+    /// The one field, and every place of the document that selects it.
+    fn root<'d, 'g>(
+        &'d self,
+        graph: &'g Graph,
+    ) -> Result<(&'g RootField, Vec<&'d Positioned<Field>>), Refused> {
+        let mut nodes = Vec::new();
+        self.root_fields(&self.definition()?.selection_set.node, &mut nodes)?;
+        let first = *nodes.first().ok_or_else(one_field)?;
+        let other = nodes.iter().find(|node| {
+            node.node.response_key().node != first.node.response_key().node
+                || node.node.name.node != first.node.name.node
+        });
+        if let Some(other) = other {
+            return Err(invalid("a subscription selects exactly one field", other.pos));
+        }
+        let name = first.node.name.node.as_str();
+        if name.starts_with("__") {
+            return Err(invalid(
+                "a subscription selects a field of Subscription",
+                first.pos,
+            ));
+        }
+        let root = graph.fields.get(name);
+        let root = root.ok_or_else(|| invalid(format!("unknown field {name:?}"), first.pos))?;
+        Ok((root, nodes))
+    }
+
+    fn root_fields<'d>(
+        &'d self,
+        set: &'d SelectionSet,
+        nodes: &mut Vec<&'d Positioned<Field>>,
+    ) -> Result<(), Refused> {
+        for item in &set.items {
+            if let Some(directive) = item
+                .node
+                .directives()
+                .iter()
+                .find(|directive| is_condition(directive))
+            {
+                return Err(invalid(
+                    "the field of a subscription has no @skip or @include",
+                    directive.pos,
+                ));
+            }
+            match &item.node {
+                Selection::Field(field) => nodes.push(field),
+                Selection::InlineFragment(fragment) => {
+                    self.root_fields(&fragment.node.selection_set.node, nodes)?;
+                }
+                Selection::FragmentSpread(spread) => {
+                    if let Some(fragment) = self.document.fragments.get(&spread.node.fragment_name.node) {
+                        self.root_fields(&fragment.node.selection_set.node, nodes)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn variant(
+        &self,
+        graph: &Graph,
+        root: &RootField,
+        nodes: &[&Positioned<Field>],
+        variables: &Variables,
+    ) -> Result<Variant, Refused> {
+        let is_true = |name: &str| matches!(variables.get(name), Some(Input::Boolean(true)));
+        let values: Vec<bool> = self.conditions.iter().map(|name| is_true(name)).collect();
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = variants.iter().find(|variant| variant.values == values) {
+            return Ok(known.clone());
+        }
+        let compiled = compile::compile(graph, &self.document, root, nodes, &is_true)?;
+        let variant = Variant {
+            values,
+            projection: Arc::new(compiled.projection),
+            requires: compiled.requires.into(),
+        };
+        if variants.len() < VARIANTS_MAX {
+            variants.push(variant.clone());
+        }
+        Ok(variant)
+    }
+}
+
+/// The operation that would run.
+pub(super) fn find<'d>(
+    document: &'d ExecutableDocument,
+    name: Option<&str>,
+) -> Result<&'d Positioned<OperationDefinition>, Refused> {
+    let mut operations = document.operations.iter();
+    let found = match name {
+        Some(name) => operations.find(|(have, _)| have.is_some_and(|have| have.as_str() == name)),
+        None if operations.len() == 1 => operations.next(),
+        None => return Err(unresolved("operationName must say which operation is meant")),
+    };
+    found
+        .map(|(_, operation)| operation)
+        .ok_or_else(|| unresolved("the document has no operation of this operationName"))
+}
+
+fn unresolved(message: &str) -> Refused {
+    let mut refused = super::persisted::bad_request(message);
+    for error in &mut refused.errors {
+        error.extensions.code = "OPERATION_RESOLUTION_FAILURE".into();
+    }
+    refused
+}
+
+fn one_field() -> Refused {
+    invalid("a subscription selects exactly one field", Pos::default())
+}
+
+fn is_condition(directive: &Positioned<Directive>) -> bool {
+    matches!(directive.node.name.node.as_str(), "skip" | "include")
+}
+
+fn find_conditions(set: &SelectionSet, found: &mut BTreeSet<String>) {
+    for item in &set.items {
+        for directive in item
+            .node
+            .directives()
+            .iter()
+            .filter(|directive| is_condition(directive))
+        {
+            if let Some(Literal::Variable(name)) = directive.node.get_argument("if").map(|value| &value.node)
+            {
+                found.insert(name.to_string());
+            }
+        }
+        match &item.node {
+            Selection::Field(field) => find_conditions(&field.node.selection_set.node, found),
+            Selection::InlineFragment(fragment) => find_conditions(&fragment.node.selection_set.node, found),
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+}
+
+/// What the arguments of the field say.
+struct Arguments {
+    filter: Map<String, Value>,
+    after: Option<String>,
+}
+
+impl Arguments {
+    fn read(
+        contract: &Contract,
+        root: &RootField,
+        node: &Positioned<Field>,
+        variables: &Variables,
+    ) -> Result<Self, Refused> {
+        let mut arguments = Self {
+            filter: Map::new(),
+            after: None,
+        };
+        for declared in &root.arguments {
+            let argument = &declared.argument;
+            let given = node.node.get_argument(&argument.name);
+            let default = argument
+                .default
+                .as_deref()
+                .and_then(constant)
+                .map(async_graphql_value::ConstValue::into_value);
+            let input = variables::argument(
+                &contract.graph,
+                argument,
+                given,
+                default.as_ref(),
+                variables,
+                node.pos,
+            )?;
+            let place = given.map_or(node.pos, |given| given.pos);
+            match input {
+                None | Some(Input::Null) => {}
+                Some(input) => arguments.add(contract, root, &declared.role, &argument.name, input, place)?,
+            }
+        }
+        Ok(arguments)
+    }
+
+    fn add(
+        &mut self,
+        contract: &Contract,
+        root: &RootField,
+        role: &Role,
+        name: &str,
+        input: Input,
+        place: Pos,
+    ) -> Result<(), Refused> {
+        let unsupported = |what: &str| {
+            let mut refused = Refused::ours(Code::UNSUPPORTED, format!("{what} is not part of this version"));
+            refused.errors = refused.errors.into_iter().map(|error| error.at(place)).collect();
+            refused
+        };
+        match (role, input) {
+            (Role::Attribute { id, prefix }, input) => {
+                let attribute = contract
+                    .stream(root.stream.as_str())
+                    .and_then(|stream| stream.attributes.get(usize::from(id.0)));
+                let attribute = attribute
+                    .ok_or_else(|| Refused::ours(Code::INTERNAL, Code::INTERNAL.title))?
+                    .name
+                    .to_string();
+                let Some(values) = texts(input, prefix.as_deref()) else {
+                    return Err(bad_input(
+                        format!("argument {name}: null is no value to filter by"),
+                        place,
+                    ));
+                };
+                if values.is_empty() {
+                    return Err(filter(
+                        format!("argument {name}: an empty list matches nothing"),
+                        place,
+                    ));
+                }
+                let values = Value::Array(values.into_iter().map(Value::String).collect());
+                if self.filter.insert(attribute, values).is_some() {
+                    return Err(filter(
+                        format!("argument {name}: another argument filters by the same attribute"),
+                        place,
+                    ));
+                }
+            }
+            (Role::After, Input::Text(after)) => self.after = Some(after),
+            (Role::After, _) => return Err(bad_input(format!("argument {name} must be a string"), place)),
+            (Role::Snapshot, Input::Boolean(false)) => {}
+            (Role::Snapshot, _) => return Err(unsupported("snapshot")),
+            (Role::Overflow, Input::Text(text)) if text.eq_ignore_ascii_case("close") => {}
+            (Role::Overflow, _) => return Err(unsupported("overflow other than close")),
+            (Role::Rate, _) => return Err(unsupported("rate")),
+        }
+        Ok(())
+    }
+}
+
+fn filter(message: String, place: Pos) -> Refused {
+    let mut refused = Refused::ours(Code::FILTER_INVALID, message);
+    refused.errors = refused.errors.into_iter().map(|error| error.at(place)).collect();
+    refused
+}
+
+/// The values that are wanted, as attributes have them.
+fn texts(input: Input, prefix: Option<&str>) -> Option<Vec<String>> {
+    let prefixed = |text: String| match prefix {
+        Some(prefix) if !text.starts_with(prefix) => format!("{prefix}{text}"),
+        _ => text,
+    };
+    match input {
+        Input::Text(text) => Some(vec![prefixed(text)]),
+        Input::Boolean(value) => Some(vec![prefixed(value.to_string())]),
+        Input::List(inputs) => {
+            let mut all = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                all.extend(texts(input, prefix)?);
+            }
+            Some(all)
+        }
+        Input::Null | Input::Other => None,
+    }
+}
