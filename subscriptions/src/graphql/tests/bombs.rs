@@ -1,0 +1,185 @@
+//! Documents that are made to hurt: each gets an answer, soon.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+
+/// Generous: these are unoptimised builds on busy machines. What is not bounded takes longer than anybody waits.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The code that the document is refused with.
+fn code_of(query: &str) -> String {
+    let schema = schema();
+    let start = Instant::now();
+    let code = told(&refused(&schema, &request(query))).0;
+    assert!(schema.kind(&request(query)).is_ok() || code != "ok");
+    assert!(start.elapsed() < SOON, "{:?} for {code}", start.elapsed());
+    code
+}
+
+#[test]
+fn documents_that_are_too_long_are_not_looked_at() {
+    let text = format!("subscription {{ things {{ {} }} }}", "kind ".repeat(2_000_000));
+    assert_eq!(code_of(&text), "operation_too_large");
+    assert_eq!(
+        code_of(&format!("# {}\n{{ a }}", "x".repeat(10 << 20))),
+        "operation_too_large"
+    );
+}
+
+#[test]
+fn deep_documents_are_refused_before_a_parser_recurses() {
+    for (open, close) in [("{a", "}"), ("{a(b:[", "])}"), ("{...on A", "}")] {
+        assert_eq!(
+            code_of(&format!("{}{}", open.repeat(5000), close.repeat(5000))),
+            "operation_too_large"
+        );
+    }
+    assert_eq!(
+        code_of(&format!("{{a(b:{}1{})}}", "[".repeat(9000), "]".repeat(9000))),
+        "operation_too_large"
+    );
+    assert_eq!(
+        code_of(&format!("{{a(b:{}1{})}}", "{c:".repeat(3000), "}".repeat(3000))),
+        "operation_too_large"
+    );
+    let parts = format!(
+        "subscription {{ things {{ data {{ {} name {} }} }} }}",
+        "parts { ... on Bolt { part {".repeat(1),
+        "} } }"
+    );
+    bound(&schema(), &request(&parts));
+    let deep = format!(
+        "subscription {{ things {{ data {{ parts {{ {} name {} }} }} }} }}",
+        "part { ".repeat(25),
+        "} ".repeat(25)
+    );
+    assert_eq!(code_of(&deep), "operation_too_large");
+}
+
+#[test]
+fn wide_documents_are_refused() {
+    let wide = format!("subscription {{ things {{ {} }} }}", "kind ".repeat(1001));
+    assert_eq!(code_of(&wide), "operation_too_large");
+    let aliases: String = (0..300).map(|number| format!("a{number}: kind ")).collect();
+    assert_eq!(
+        code_of(&format!("subscription {{ things {{ {aliases} }} }}")),
+        "operation_too_large"
+    );
+    let directives = "@skip(if: false) ".repeat(200);
+    assert_eq!(
+        code_of(&format!("subscription {{ things {{ kind {directives} }} }}")),
+        "operation_too_large"
+    );
+    let unknown = "@a ".repeat(9_000);
+    assert_eq!(
+        code_of(&format!("subscription {unknown} {{ things {{ kind }} }}")),
+        "operation_too_large"
+    );
+}
+
+#[test]
+fn fragments_do_not_multiply() {
+    let mut text = "subscription { things { ...F0 } } ".to_owned();
+    for number in 0..40 {
+        text += &format!(
+            "fragment F{number} on ThingEvent {{ ...F{} ...F{} }} ",
+            number + 1,
+            number + 1
+        );
+    }
+    text += "fragment F40 on ThingEvent { kind }";
+    assert_eq!(code_of(&text), "operation_too_large");
+    let mut unused = "subscription { things { kind } } ".to_owned();
+    unused += text
+        .strip_prefix("subscription { things { ...F0 } } ")
+        .expect("the fragments");
+    assert_eq!(
+        code_of(&unused),
+        "operation_too_large",
+        "validation looks at unused ones too"
+    );
+    let mut chain = "subscription { things { ...F0 } } ".to_owned();
+    for number in 0..1500 {
+        chain += &format!("fragment F{number} on ThingEvent {{ ...F{} }} ", number + 1);
+    }
+    chain += "fragment F1500 on ThingEvent { kind }";
+    assert_eq!(code_of(&chain), "operation_too_large");
+}
+
+#[test]
+fn fragments_that_spread_themselves_are_refused() {
+    assert_eq!(
+        code_of(
+            "subscription { things { ...A } } fragment A on ThingEvent { ...B } fragment B on ThingEvent { kind ...A }"
+        ),
+        "GRAPHQL_VALIDATION_FAILED"
+    );
+}
+
+#[test]
+fn types_do_not_multiply() {
+    // Each level can be of two types, and each has a selection of its own for either.
+    let mut text = "name".to_owned();
+    for _ in 0..8 {
+        text = format!("part {{ name ... on Bolt {{ {text} }} ... on Nut {{ part {{ name }} }} }}");
+    }
+    let schema = schema();
+    let start = Instant::now();
+    let bound = bound(
+        &schema,
+        &request(&format!(
+            "subscription {{ things {{ data {{ parts {{ {text} }} }} }} }}"
+        )),
+    );
+    assert!(bound.projection.plan.selections.len() < 100);
+    assert!(start.elapsed() < SOON);
+}
+
+#[test]
+fn introspection_does_not_explode() {
+    let text = format!(
+        "{{ __schema {{ types {{ {} name {} }} }} }}",
+        "fields { type { ".repeat(9),
+        "} } ".repeat(9)
+    );
+    assert_eq!(code_of(&text), "operation_too_large");
+}
+
+#[test]
+fn variables_are_bounded_whatever_they_are() {
+    let schema = schema();
+    let query = "subscription($s: [State!]) { things(state: $s) { kind } }";
+    for variables in [
+        json!({"s": vec!["NEW"; 100_000]}),
+        json!({"unused": "x".repeat(100_000)}),
+        json!({"s": (0..100).fold(json!("NEW"), |value, _| json!([value]))}),
+    ] {
+        let refused = refused(&schema, &with_variables(query, variables));
+        assert!(refused.errors_json().len() < 1000);
+    }
+    let definitions: String = (0..3000).map(|number| format!("$v{number}: Int ")).collect();
+    let text = format!("subscription({definitions}) {{ things {{ kind }} }}");
+    let start = Instant::now();
+    assert!(refused(&schema, &request(&text)).errors_json().len() < 10_000);
+    assert!(start.elapsed() < SOON);
+}
+
+#[test]
+fn what_is_kept_is_bounded() {
+    let schema = schema_with(Options {
+        limits: Limits {
+            cached_operations_max: 10,
+            ..Limits::default()
+        },
+        ..Options::default()
+    });
+    for number in 0..50 {
+        bound(
+            &schema,
+            &request(&format!("subscription {{ things {{ a{number}: kind }} }}")),
+        );
+    }
+}
