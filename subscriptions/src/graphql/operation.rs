@@ -10,7 +10,7 @@ use async_graphql_parser::types::{
     Directive, ExecutableDocument, Field, OperationDefinition, Selection, SelectionSet,
 };
 use async_graphql_parser::{Pos, Positioned};
-use async_graphql_value::Value as Literal;
+use async_graphql_value::{Name, Value as Literal};
 use schemas::contract::Contract;
 use schemas::graph::{Graph, Requires, Role, RootField};
 use schemas::problem::Code;
@@ -63,7 +63,15 @@ impl Operation {
             conditions: conditions.into_iter().collect(),
             variants: Mutex::new(Vec::new()),
         };
-        operation.root(graph)?;
+        let (root, nodes) = operation.root(graph)?;
+        let definitions = &operation.definition()?.variable_definitions;
+        for node in nodes {
+            for declared in &root.arguments {
+                if let Some(given) = node.node.get_argument(&declared.argument.name) {
+                    variables::check_position(&declared.argument, given, definitions)?;
+                }
+            }
+        }
         Ok(operation)
     }
 
@@ -119,6 +127,7 @@ impl Operation {
         let other = nodes.iter().find(|node| {
             node.node.response_key().node != first.node.response_key().node
                 || node.node.name.node != first.node.name.node
+                || !same_arguments(&node.node, &first.node)
         });
         if let Some(other) = other {
             return Err(invalid("a subscription selects exactly one field", other.pos));
@@ -215,6 +224,15 @@ fn unresolved(message: &str) -> Refused {
         error.extensions.code = "OPERATION_RESOLUTION_FAILURE".into();
     }
     refused
+}
+
+fn same_arguments(one: &Field, other: &Field) -> bool {
+    let is_in = |(name, value): &(Positioned<Name>, Positioned<Literal>)| {
+        other
+            .get_argument(&name.node)
+            .is_some_and(|have| have.node == value.node)
+    };
+    one.arguments.len() == other.arguments.len() && one.arguments.iter().all(is_in)
 }
 
 fn one_field() -> Refused {

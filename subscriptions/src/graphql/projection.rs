@@ -49,7 +49,11 @@ impl Projection {
         let told = Told {
             kind: kind(event.change).1,
             cursor,
-            key: event.key_text(mask),
+            key: if self.tells_key() {
+                event.key_text(mask)
+            } else {
+                None
+            },
             time_ms: event.time_ms,
             seen,
         };
@@ -107,6 +111,11 @@ impl Projection {
             Root::Event(_) => Emit::Event,
             Root::Entity(_) => Emit::Entity,
         }
+    }
+
+    fn tells_key(&self) -> bool {
+        let is_key = |field: &EventField| field.source == EventSource::Key;
+        matches!(&self.root, Root::Event(selection) if selection.fields.iter().any(is_key))
     }
 
     /// What it holds in memory, roughly.

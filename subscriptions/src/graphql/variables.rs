@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_graphql_parser::types::{BaseType, Type as TypeNode, VariableDefinition};
 use async_graphql_parser::{Pos, Positioned};
-use async_graphql_value::Value as Literal;
+use async_graphql_value::{ConstValue, Value as Literal};
 use schemas::graph::{Argument, Graph, Kind, Scalar, TypeRef};
 use schemas::problem::Code;
 use serde_json::{Map, Value};
@@ -90,6 +90,60 @@ pub(super) fn argument(
             .map_err(|Unsuitable| unsuitable(place)),
         None if argument.ty.nullable() => Ok(None),
         None => Err(unsuitable(place)),
+    }
+}
+
+/// Checks that every variable in an argument may stand there (specification, section 5.8.5).
+pub(super) fn check_position(
+    argument: &Argument,
+    given: &Positioned<Literal>,
+    definitions: &[Positioned<VariableDefinition>],
+) -> Result<(), Refused> {
+    let has_default = argument.default.is_some();
+    if may_stand(&argument.ty, &given.node, has_default, definitions) {
+        return Ok(());
+    }
+    let message = format!(
+        "argument {} is {}, and its variable is of another type",
+        argument.name, argument.ty
+    );
+    Err(super::compile::invalid(message, given.pos))
+}
+
+fn may_stand(
+    ty: &TypeRef,
+    literal: &Literal,
+    has_default: bool,
+    definitions: &[Positioned<VariableDefinition>],
+) -> bool {
+    match (ty, literal) {
+        (ty, Literal::Variable(name)) => {
+            let definition = definitions
+                .iter()
+                .find(|definition| definition.node.name.node == *name);
+            definition.is_some_and(|definition| {
+                let default = definition.node.default_value.as_ref();
+                let is_there = has_default || default.is_some_and(|value| value.node != ConstValue::Null);
+                is_subtype(&type_of(&definition.node.var_type.node), ty, is_there)
+            })
+        }
+        (TypeRef::List { of, .. }, Literal::List(values)) => values
+            .iter()
+            .all(|value| may_stand(of, value, false, definitions)),
+        // Input objects do not filter: what is in them is checked when they are coerced.
+        _ => true,
+    }
+}
+
+/// Whether each value of one type is one of the other; `is_there`: whether a default takes the place of nothing.
+fn is_subtype(one: &TypeRef, other: &TypeRef, is_there: bool) -> bool {
+    if one.nullable() && !other.nullable() && !is_there {
+        return false;
+    }
+    match (one, other) {
+        (TypeRef::Named { name: one, .. }, TypeRef::Named { name: other, .. }) => one == other,
+        (TypeRef::List { of: one, .. }, TypeRef::List { of: other, .. }) => is_subtype(one, other, false),
+        _ => false,
     }
 }
 

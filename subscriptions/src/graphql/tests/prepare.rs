@@ -204,6 +204,14 @@ fn documents_that_are_not_valid_are_refused_with_a_place() {
             "subscription($l: [Int]) { things(level: $l) { kind } }",
             "GRAPHQL_VALIDATION_FAILED",
         ),
+        (
+            "subscription($s: State) { things(state: [$s]) { kind } }",
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        (
+            "subscription { a: things(level: 1) { kind } ... on Subscription { a: things(level: 2) { kind } } }",
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
         ("subscription { things { ...F } }", "GRAPHQL_VALIDATION_FAILED"),
         (
             "subscription { things { ...F } } fragment F on ThingEvent { ...F }",
