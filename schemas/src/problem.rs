@@ -111,6 +111,30 @@ codes! {
     STREAM_UNAVAILABLE = "stream_unavailable", 503, "the stream is not ready", true;
     /// The node is draining.
     DRAINING = "draining", 503, "the node is going away", true;
+    /// A member of the body is not acceptable; the problem document points at it.
+    FIELD_INVALID = "field_invalid", 400, "a field is not acceptable", false;
+    /// A member of the body that is not known; the problem document points at it.
+    FIELD_UNKNOWN = "field_unknown", 400, "a field is not known", false;
+    /// A URL that is not called: another scheme, no host, credentials or a fragment in it.
+    URL_INVALID = "url_invalid", 400, "the URL is not acceptable", false;
+    /// A URL whose address is private, reserved or otherwise not to be called.
+    URL_FORBIDDEN = "url_forbidden", 400, "the URL's address is not allowed", false;
+    /// A header that is ours to set, or that has a meaning for the connection.
+    HEADER_FORBIDDEN = "header_forbidden", 400, "the header may not be set", false;
+    /// An event type that none of the endpoint's streams has.
+    EVENT_TYPE_UNKNOWN = "event_type_unknown", 400, "none of the streams has that event type", false;
+    /// Credentials to a destination that cannot be used.
+    CREDENTIALS_INVALID = "credentials_invalid", 400, "the credentials are not acceptable", false;
+    /// The tenant has as many endpoints as it may.
+    ENDPOINTS = "endpoints_exceeded", 429, "too many endpoints of this tenant", false;
+    /// `If-Match` names another version than the current one.
+    PRECONDITION_FAILED = "precondition_failed", 412, "it was changed in the meantime", false;
+    /// A change without `If-Match`.
+    PRECONDITION_REQUIRED = "precondition_required", 428, "the change needs If-Match", false;
+    /// The `Idempotency-Key` was used with another request.
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "the idempotency key belongs to another request", false;
+    /// The store of webhooks cannot be reached.
+    STORE_UNAVAILABLE = "store_unavailable", 503, "the store cannot be reached", true;
     /// Our fault.
     INTERNAL = "internal", 500, "internal error", true;
 }

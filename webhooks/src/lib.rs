@@ -21,6 +21,7 @@
 
 pub mod breaker;
 pub mod delivery;
+pub mod endpoint;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
