@@ -17,7 +17,7 @@ mod keys;
 pub mod quota;
 pub mod reason;
 pub mod scope;
-mod seal;
+pub mod seal;
 mod strict;
 #[cfg(test)]
 mod testing;

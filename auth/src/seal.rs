@@ -1,4 +1,4 @@
-//! Short texts sealed with rotatable keys: AES-256-GCM, a key id in front, the purpose authenticated.
+//! Texts sealed with rotatable keys: AES-256-GCM, a key id in front, the purpose authenticated.
 //!
 //! One invariant: what opens was sealed here or on a node with the same keys, for the same purpose, and not altered.
 //! Knows nothing of what is sealed.
@@ -37,8 +37,11 @@ pub enum BadKey {
     },
 }
 
-/// Seals with its first key and opens with all.
-pub(crate) struct Seal {
+/// Bytes of [`Seal::single`]'s key: its id, and the cipher's key.
+pub const SINGLE_BYTES: usize = ID_LEN + 32;
+
+/// Seals with its first key and opens with all. Cheap to keep, not to make.
+pub struct Seal {
     /// At least one.
     keys: Vec<Key>,
 }
@@ -49,7 +52,8 @@ struct Key {
 }
 
 impl Seal {
-    pub(crate) fn new(keys: &[SecretString]) -> Result<Self, BadKey> {
+    /// With these key texts, each of 32 bytes or more; the first one seals.
+    pub fn new(keys: &[SecretString]) -> Result<Self, BadKey> {
         let mut derived: Vec<Key> = Vec::with_capacity(keys.len());
         for (place, key) in (1..).zip(keys) {
             let text = key.expose_secret();
@@ -69,8 +73,31 @@ impl Seal {
         }
     }
 
-    /// URL-safe base64 of: key id, nonce, ciphertext with its tag.
+    /// With one key that somebody keeps elsewhere: random bytes, the first four of which are its id.
+    #[must_use]
+    pub fn single(bytes: &[u8; SINGLE_BYTES]) -> Self {
+        let (id, key) = bytes.split_at(ID_LEN);
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("seal: the key has the cipher's length");
+        let id = id.try_into().expect("seal: the id has its length");
+        let aead = LessSafeKey::new(key);
+        Self {
+            keys: vec![Key { id, aead }],
+        }
+    }
+
+    /// URL-safe base64 of what [`Seal::seal_bytes`] gives.
     pub(crate) fn seal(&self, purpose: &[u8], content: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(self.seal_bytes(purpose, content))
+    }
+
+    /// Opens what [`Seal::seal`] gave.
+    pub(crate) fn open(&self, purpose: &[u8], text: &str) -> Option<Vec<u8>> {
+        self.open_bytes(purpose, &strict::base64(text)?)
+    }
+
+    /// Key id, nonce, ciphertext with its tag. What is opened for another purpose does not open.
+    #[must_use]
+    pub fn seal_bytes(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {
         let key = &self.keys[0];
         let mut nonce = [0; NONCE_LEN];
         // 96 random bits: after 2^32 texts under one key a repetition has a chance of 2^-33.
@@ -83,11 +110,12 @@ impl Seal {
                 &mut sealed,
             )
             .expect("seal: texts are far shorter than the cipher's limit");
-        URL_SAFE_NO_PAD.encode([key.id.as_slice(), &nonce, &sealed].concat())
+        [key.id.as_slice(), &nonce, &sealed].concat()
     }
 
-    pub(crate) fn open(&self, purpose: &[u8], text: &str) -> Option<Vec<u8>> {
-        let bytes = strict::base64(text)?;
+    /// Opens what [`Seal::seal_bytes`] gave for the same purpose, with any of the keys.
+    #[must_use]
+    pub fn open_bytes(&self, purpose: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
         let (id, rest) = bytes.split_first_chunk::<ID_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         let key = self.keys.iter().find(|key| key.id == *id)?;
