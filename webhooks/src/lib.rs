@@ -6,7 +6,7 @@
 //!
 //! The way of an event: [`matching`] says to which endpoints it is owed; [`plan`] whose turn it is; [`render`] and [`sign`]
 //! make the request; [`retry`] and [`breaker`] say what follows; [`ledger`] knows which offsets are settled by it. All of
-//! these decide and do nothing.
+//! these decide and do nothing. [`store`] keeps endpoints and what could not be delivered at once.
 //!
 //! Invariants:
 //!
@@ -17,6 +17,9 @@
 //!   ([`matching`]). What goes out is what [`schemas::event::Event::encode`] writes under that grant ([`render`]).
 //! - Nobody is called sooner than the schedule and the receiver said ([`retry`]), nor while the breaker is open
 //!   ([`breaker`]).
+//! - What is parked is sealed with its tenant's key and leased to one node at a time; parking twice is parking once
+//!   ([`store`]).
+//! - No secret of an endpoint is shown, printed or stored in the clear ([`endpoint`]).
 //! - No tenant's receivers take what others need to start: queues are bounded per endpoint, places per tenant ([`plan`]).
 
 pub mod breaker;
@@ -27,7 +30,9 @@ pub mod filter;
 mod fixture;
 pub mod ledger;
 pub mod matching;
+mod payload;
 pub mod plan;
 pub mod render;
 pub mod retry;
 pub mod sign;
+pub mod store;

@@ -1,0 +1,666 @@
+mod postgres;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use auth::egress::Reach;
+use schemas::decode::Record;
+use schemas::ids::{Incarnation, StreamName, TenantId};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::delivery::{DeliveryId, DeliveryIds, EndpointId, Position};
+use crate::endpoint::{Disabled, Endpoint, Owner, Spec, Status};
+use crate::fixture;
+use crate::ledger::{Commit, Partition};
+use crate::matching::Start;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+fn keys() -> Vec<SecretString> {
+    vec![SecretString::from("a key of the tests that is long enough")]
+}
+
+/// A database, and what keeps it alive.
+struct Database {
+    url: SecretString,
+    _folder: Option<TempDir>,
+    _server: Option<Arc<postgres::Server>>,
+}
+
+impl Database {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self {
+            url: SecretString::from(format!("sqlite:{}", folder.path().join("store.db").display())),
+            _folder: Some(folder),
+            _server: None,
+        }
+    }
+
+    async fn postgres() -> Option<Self> {
+        // Starting takes seconds: not on the thread that runs the tests' tasks.
+        let server = tokio::task::spawn_blocking(postgres::server)
+            .await
+            .expect("started")?;
+        Some(Self {
+            url: server.database().await,
+            _folder: None,
+            _server: Some(server),
+        })
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.url, &keys()).await.expect("a store")
+    }
+}
+
+/// The same promises on both engines.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&super::Database::sqlite()).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                if let Some(database) = super::Database::postgres().await {
+                    super::$name(&database).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both! {
+    what_was_answered_is_there_after_a_restart
+    the_same_request_makes_one_endpoint_and_no_answer_has_its_secret
+    a_change_of_an_older_version_is_refused
+    endpoints_come_in_pages
+    parking_what_is_parked_changes_nothing
+    a_delivery_is_leased_to_one_at_a_time
+    many_holders_never_get_the_same_delivery
+    a_lease_that_ended_is_taken_over_and_the_former_holder_changes_nothing
+    deliveries_of_one_key_come_one_after_the_other
+    what_is_not_called_is_not_due_and_what_is_too_old_is_dropped
+    attempts_are_found_again_by_page_and_filter
+    watermarks_never_go_back_within_one_life_of_a_topic
+    nothing_secret_is_stored_in_the_clear_or_opens_with_another_key
+}
+
+fn endpoint(tenant: &str) -> Endpoint {
+    let body = json!({
+        "url": "https://partner.example/hooks", "streams": ["observations"],
+        "credentials": {"type": "bearer", "token": "hush-hush-token"},
+    });
+    let spec = Spec::parse(&body, Reach::default()).expect("a specification");
+    let principal = fixture::principal(tenant, &["system/Observation.rs"]);
+    Endpoint::create(spec, Owner::of(&principal, None, 0, 1), Start::default(), 1_000).expect("keys")
+}
+
+fn delivery(endpoint: &Endpoint, partition: i32, offset: i64) -> Parked {
+    let ids = DeliveryIds::new(&SecretString::from("a secret of the tests, long enough"));
+    let position: Position = fixture::position(partition, offset);
+    let stream = StreamName::parse("observations").expect("a name");
+    Parked {
+        delivery: ids.of(&endpoint.id, &stream, &position),
+        endpoint: endpoint.id.clone(),
+        tenant: endpoint.tenant.clone(),
+        stream,
+        record: fixture::record(
+            endpoint.tenant.as_str(),
+            &position,
+            "o1",
+            r#"{"status":"hush-hush"}"#,
+        ),
+        order_key: None,
+        attempts: 1,
+        age: Duration::from_secs(3),
+        due_in: Duration::ZERO,
+        lease: None,
+    }
+}
+
+async fn create(store: &Store, tenant: &str) -> Endpoint {
+    let endpoint = endpoint(tenant);
+    let created = store.create_endpoint(&endpoint, 100, None).await.expect("kept");
+    assert_eq!(created, Created::New);
+    endpoint
+}
+
+async fn claim(
+    store: &Store,
+    endpoint: &Endpoint,
+    holder: &str,
+    lease: Duration,
+    limit: i64,
+) -> Vec<Claimed> {
+    let claimed = store
+        .claim(&endpoint.tenant, &endpoint.id, holder, lease, limit)
+        .await;
+    claimed.expect("claimed")
+}
+
+fn offsets(claimed: &[Claimed]) -> Vec<i64> {
+    claimed.iter().map(|claimed| claimed.record.offset).collect()
+}
+
+fn same(one: &Record, other: &Record) -> bool {
+    one.key == other.key
+        && one.value == other.value
+        && one.headers == other.headers
+        && one.offset == other.offset
+}
+
+async fn what_was_answered_is_there_after_a_restart(database: &Database) {
+    let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    let parked = delivery(&endpoint, 0, 7);
+    store.park(std::slice::from_ref(&parked)).await.expect("parked");
+    store
+        .report_health(&endpoint.id, Some(5), Some(9))
+        .await
+        .expect("told");
+    store.close().await;
+
+    let store = database.open().await;
+    let kept = store
+        .endpoint(&endpoint.tenant, &endpoint.id)
+        .await
+        .expect("read")
+        .expect("there");
+    assert_eq!(kept.endpoint.etag(), endpoint.etag());
+    assert_eq!(kept.endpoint.to_stored(), endpoint.to_stored());
+    assert_eq!(
+        (kept.revision, kept.failing_since_ms, kept.open_until_ms),
+        (1, Some(5), Some(9))
+    );
+    assert_eq!(
+        store.due().await.expect("read"),
+        std::slice::from_ref(&endpoint.id)
+    );
+    let claimed = claim(&store, &endpoint, "a", LEASE, 10).await;
+    assert_eq!(claimed.len(), 1);
+    assert!(same(&claimed[0].record, &parked.record));
+    assert_eq!((&claimed[0].delivery, claimed[0].attempts), (&parked.delivery, 1));
+    assert!(
+        (3..10).contains(&claimed[0].age.as_secs()),
+        "{:?}",
+        claimed[0].age
+    );
+    let foreign = store
+        .endpoint(&fixture::tenant("oslo"), &endpoint.id)
+        .await
+        .expect("read");
+    assert!(foreign.is_none());
+    assert!(
+        store
+            .delete_endpoint(&endpoint.tenant, &endpoint.id)
+            .await
+            .expect("deleted")
+    );
+    assert_eq!(store.backlog(&endpoint.id).await.expect("read").count, 0);
+    assert!(
+        !store
+            .delete_endpoint(&endpoint.tenant, &endpoint.id)
+            .await
+            .expect("gone")
+    );
+    store.close().await;
+}
+
+async fn the_same_request_makes_one_endpoint_and_no_answer_has_its_secret(database: &Database) {
+    let store = Arc::new(database.open().await);
+    let key = Idempotency::new("key-1", b"{request}");
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (store, key) = (Arc::clone(&store), key.clone());
+        tasks.spawn(async move {
+            let endpoint = endpoint("lund");
+            let created = store
+                .create_endpoint(&endpoint, 100, Some(&key))
+                .await
+                .expect("kept");
+            (endpoint.id, created)
+        });
+    }
+    let answers = tasks.join_all().await;
+    let made: Vec<&EndpointId> = answers
+        .iter()
+        .filter(|(_, created)| *created == Created::New)
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(made.len(), 1);
+    for (id, created) in &answers {
+        assert!(
+            id == made[0] || *created == Created::Before(made[0].clone()),
+            "{created:?}"
+        );
+    }
+    assert_eq!(
+        store
+            .endpoints(&fixture::tenant("lund"), None, 100)
+            .await
+            .expect("read")
+            .len(),
+        1
+    );
+    let other = Idempotency::new("key-1", b"{another request}");
+    let reused = store
+        .create_endpoint(&endpoint("lund"), 100, Some(&other))
+        .await
+        .expect("answered");
+    assert_eq!(reused, Created::KeyReused);
+    // The key is the tenant's own.
+    let foreign = store
+        .create_endpoint(&endpoint("oslo"), 100, Some(&other))
+        .await
+        .expect("kept");
+    assert_eq!(foreign, Created::New);
+    let more = store
+        .create_endpoint(&endpoint("oslo"), 1, None)
+        .await
+        .expect("answered");
+    assert_eq!(more, Created::TooMany);
+    assert_eq!(
+        store.expire_idempotency(Duration::ZERO).await.expect("forgotten"),
+        2
+    );
+    store.close().await;
+}
+
+async fn a_change_of_an_older_version_is_refused(database: &Database) {
+    let store = database.open().await;
+    let mut endpoint = create(&store, "lund").await;
+    endpoint.status = Status::Disabled {
+        reason: Disabled::Gone,
+        since_ms: 7,
+    };
+    assert_eq!(store.update_endpoint(&endpoint, 1).await.expect("kept"), Some(2));
+    endpoint.status = Status::Active;
+    assert_eq!(store.update_endpoint(&endpoint, 1).await.expect("refused"), None);
+    let kept = store
+        .endpoint(&endpoint.tenant, &endpoint.id)
+        .await
+        .expect("read")
+        .expect("there");
+    assert!(matches!(
+        kept.endpoint.status,
+        Status::Disabled {
+            reason: Disabled::Gone,
+            since_ms: 7
+        }
+    ));
+    let revisions = store.endpoint_revisions().await.expect("read");
+    assert_eq!(revisions, [(endpoint.id.clone(), endpoint.tenant.clone(), 2)]);
+    store.close().await;
+}
+
+async fn endpoints_come_in_pages(database: &Database) {
+    let store = database.open().await;
+    let mut ids = BTreeSet::new();
+    for _ in 0..5 {
+        ids.insert(create(&store, "lund").await.id);
+        create(&store, "oslo").await;
+    }
+    let tenant = fixture::tenant("lund");
+    let mut seen = Vec::new();
+    loop {
+        let page = store.endpoints(&tenant, seen.last(), 2).await.expect("a page");
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page.into_iter().map(|kept| kept.endpoint.id));
+    }
+    assert_eq!(seen, ids.into_iter().collect::<Vec<_>>());
+    store.close().await;
+}
+
+async fn parking_what_is_parked_changes_nothing(database: &Database) {
+    let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    let first = delivery(&endpoint, 0, 7);
+    store.park(std::slice::from_ref(&first)).await.expect("parked");
+    let mut again = first.clone();
+    again.attempts = 9;
+    again.due_in = Duration::from_secs(1_000);
+    store
+        .park(&[again, delivery(&endpoint, 0, 8)])
+        .await
+        .expect("parked");
+    assert_eq!(store.backlog(&endpoint.id).await.expect("read").count, 2);
+    let claimed = claim(&store, &endpoint, "a", LEASE, 10).await;
+    assert_eq!(
+        claimed.iter().map(|claimed| claimed.attempts).collect::<Vec<_>>(),
+        [1, 1]
+    );
+    store.close().await;
+}
+
+async fn a_delivery_is_leased_to_one_at_a_time(database: &Database) {
+    let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    let parked: Vec<Parked> = (0..3).map(|offset| delivery(&endpoint, 0, offset)).collect();
+    store.park(&parked).await.expect("parked");
+    let mine = claim(&store, &endpoint, "a", LEASE, 2).await;
+    assert_eq!(offsets(&mine), [0, 1]);
+    assert_eq!(offsets(&claim(&store, &endpoint, "b", LEASE, 2).await), [2]);
+    assert!(claim(&store, &endpoint, "c", LEASE, 2).await.is_empty());
+    assert!(store.due().await.expect("read").is_empty());
+    // One that is parked while it runs is leased from the start.
+    let mut running = delivery(&endpoint, 0, 9);
+    running.lease = Some((Arc::from("a"), LEASE));
+    store.park(&[running.clone()]).await.expect("parked");
+    assert!(claim(&store, &endpoint, "c", LEASE, 2).await.is_empty());
+    let settled = [
+        Settled::Over(mine[0].delivery.clone()),
+        Settled::Again {
+            delivery: mine[1].delivery.clone(),
+            due_in: Duration::from_secs(600),
+            attempts: 2,
+        },
+        Settled::Released(running.delivery),
+    ];
+    store.settle("a", &settled).await.expect("settled");
+    assert_eq!(offsets(&claim(&store, &endpoint, "c", LEASE, 9).await), [9]);
+    assert_eq!(store.backlog(&endpoint.id).await.expect("read").count, 3);
+    // A drain gives back what is held.
+    assert_eq!(store.release("c").await.expect("released"), 1);
+    assert_eq!(offsets(&claim(&store, &endpoint, "d", LEASE, 9).await), [9]);
+    store.close().await;
+}
+
+async fn many_holders_never_get_the_same_delivery(database: &Database) {
+    let store = Arc::new(database.open().await);
+    let endpoint = Arc::new(create(&store, "lund").await);
+    let parked: Vec<Parked> = (0..60).map(|offset| delivery(&endpoint, 0, offset)).collect();
+    store.park(&parked).await.expect("parked");
+    let mut tasks = tokio::task::JoinSet::new();
+    for holder in 0..6 {
+        let (store, endpoint) = (Arc::clone(&store), Arc::clone(&endpoint));
+        tasks.spawn(async move {
+            let mut mine = Vec::new();
+            loop {
+                let claimed = claim(&store, &endpoint, &holder.to_string(), LEASE, 4).await;
+                if claimed.is_empty() {
+                    return mine;
+                }
+                mine.extend(offsets(&claimed));
+            }
+        });
+    }
+    let mut all: Vec<i64> = tasks.join_all().await.into_iter().flatten().collect();
+    // What another one had locked for a moment was passed over by those who looked then.
+    all.extend(offsets(&claim(&store, &endpoint, "last", LEASE, 100).await));
+    all.sort_unstable();
+    assert_eq!(all, (0..60).collect::<Vec<_>>());
+    store.close().await;
+}
+
+async fn a_lease_that_ended_is_taken_over_and_the_former_holder_changes_nothing(database: &Database) {
+    let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    store
+        .park(&[delivery(&endpoint, 0, 0), delivery(&endpoint, 0, 1)])
+        .await
+        .expect("parked");
+    let dead = claim(&store, &endpoint, "dead", Duration::ZERO, 9).await;
+    assert_eq!(offsets(&dead), [0, 1]);
+    assert_eq!(offsets(&claim(&store, &endpoint, "heir", LEASE, 9).await), [0, 1]);
+    let late = Settled::Again {
+        delivery: dead[0].delivery.clone(),
+        due_in: Duration::ZERO,
+        attempts: 5,
+    };
+    store
+        .settle("dead", &[late, Settled::Released(dead[1].delivery.clone())])
+        .await
+        .expect("told");
+    assert!(claim(&store, &endpoint, "third", LEASE, 9).await.is_empty());
+    // What was delivered was delivered, whoever did it.
+    store
+        .settle("dead", &[Settled::Over(dead[0].delivery.clone())])
+        .await
+        .expect("told");
+    assert_eq!(store.backlog(&endpoint.id).await.expect("read").count, 1);
+    store.close().await;
+}
+
+async fn deliveries_of_one_key_come_one_after_the_other(database: &Database) {
+    let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    let keyed = |offset: i64, key: &str, due_s: u64| Parked {
+        order_key: Some(key.as_bytes().to_vec()),
+        due_in: Duration::from_secs(due_s),
+        ..delivery(&endpoint, 0, offset)
+    };
+    let parked = [
+        keyed(1, "a", 600),
+        keyed(2, "a", 0),
+        keyed(3, "b", 0),
+        keyed(4, "b", 0),
+        delivery(&endpoint, 0, 5),
+    ];
+    store.park(&parked).await.expect("parked");
+    // The first of `a` is not due: the second waits for it.
+    let claimed = claim(&store, &endpoint, "n", LEASE, 9).await;
+    assert_eq!(offsets(&claimed), [3, 5]);
+    assert!(claim(&store, &endpoint, "m", LEASE, 9).await.is_empty());
+    let mut keys = store.blocked_keys(&endpoint.id).await.expect("read");
+    keys.sort();
+    assert_eq!(keys, [b"a".to_vec(), b"b".to_vec()]);
+    store
+        .settle("n", &[Settled::Over(parked[2].delivery.clone())])
+        .await
+        .expect("settled");
+    assert_eq!(offsets(&claim(&store, &endpoint, "m", LEASE, 9).await), [4]);
+    store
+        .settle("n", &[Settled::Over(parked[0].delivery.clone())])
+        .await
+        .expect("settled");
+    assert_eq!(offsets(&claim(&store, &endpoint, "m", LEASE, 9).await), [2]);
+    let unsettled = store.unsettled(&endpoint.id).await.expect("read");
+    assert_eq!(unsettled, [fixture::position(0, 2)]);
+    store.close().await;
+}
+
+async fn what_is_not_called_is_not_due_and_what_is_too_old_is_dropped(database: &Database) {
+    let store = database.open().await;
+    let mut endpoint = create(&store, "lund").await;
+    store.park(&[delivery(&endpoint, 0, 0)]).await.expect("parked");
+    endpoint.status = Status::Disabled {
+        reason: Disabled::ByHand,
+        since_ms: 7,
+    };
+    store.update_endpoint(&endpoint, 1).await.expect("kept");
+    assert!(store.due().await.expect("read").is_empty());
+    assert_eq!(
+        store
+            .expire_parked(&endpoint.id, Duration::from_secs(600))
+            .await
+            .expect("none"),
+        0
+    );
+    assert_eq!(
+        store
+            .expire_parked(&endpoint.id, Duration::ZERO)
+            .await
+            .expect("dropped"),
+        1
+    );
+    store.close().await;
+}
+
+async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
+    let store = database.open().await;
+    let (one, two) = (endpoint("lund"), endpoint("lund"));
+    let attempt = |endpoint: &Endpoint, number: u32, status: Option<u16>, outcome: &str| Attempt {
+        // Ordered by number, whatever the machine's clock says.
+        id: format!("01HZZZZZZZZZZZZZZZZZZZZZ{number:02}"),
+        tenant: endpoint.tenant.clone(),
+        endpoint: endpoint.id.clone(),
+        delivery: DeliveryId::parse(&format!("msg_{}", number % 2)).expect("an id"),
+        number,
+        at_ms: 1_000 * i64::from(number),
+        status,
+        outcome: outcome.to_owned(),
+        latency_ms: 12,
+    };
+    let attempts = [
+        attempt(&one, 1, Some(200), "delivered"),
+        attempt(&one, 2, Some(500), "status"),
+        attempt(&two, 3, None, "timeout"),
+        attempt(&one, 4, Some(200), "delivered"),
+        attempt(&endpoint("oslo"), 5, Some(200), "delivered"),
+    ];
+    store.log(&attempts).await.expect("logged");
+    store.log(&attempts[..1]).await.expect("logged once");
+    let lund: TenantId = fixture::tenant("lund");
+    let found = async |filter: AttemptFilter, limit: i64| {
+        let found = store.attempts(&lund, &filter, limit).await.expect("read");
+        found.iter().map(|attempt| attempt.number).collect::<Vec<_>>()
+    };
+    let all = AttemptFilter::default;
+    assert_eq!(found(all(), 9).await, [4, 3, 2, 1]);
+    assert_eq!(found(all(), 2).await, [4, 3]);
+    let next = AttemptFilter {
+        before: Some(attempts[2].id.clone()),
+        ..all()
+    };
+    assert_eq!(found(next, 2).await, [2, 1]);
+    assert_eq!(
+        found(
+            AttemptFilter {
+                endpoint: Some(one.id.clone()),
+                ..all()
+            },
+            9
+        )
+        .await,
+        [4, 2, 1]
+    );
+    assert_eq!(
+        found(
+            AttemptFilter {
+                outcome: Some("delivered".to_owned()),
+                ..all()
+            },
+            9
+        )
+        .await,
+        [4, 1]
+    );
+    let delivery = DeliveryId::parse("msg_1").ok();
+    assert_eq!(found(AttemptFilter { delivery, ..all() }, 9).await, [3, 1]);
+    let time = AttemptFilter {
+        since_ms: Some(2_000),
+        until_ms: Some(4_000),
+        ..all()
+    };
+    assert_eq!(found(time, 9).await, [3, 2]);
+    let read = store.attempts(&lund, &all(), 9).await.expect("read");
+    assert_eq!((&read[1], &read[3]), (&attempts[2], &attempts[0]));
+    assert_eq!(store.expire_attempts(Duration::ZERO).await.expect("forgotten"), 5);
+    store.close().await;
+}
+
+async fn watermarks_never_go_back_within_one_life_of_a_topic(database: &Database) {
+    let store = database.open().await;
+    let commit = |number: i32, incarnation: u64, offset: i64| Commit {
+        partition: Partition {
+            topic: Arc::from("fhir.observation"),
+            number,
+        },
+        incarnation: Incarnation(incarnation),
+        offset,
+    };
+    store
+        .keep_watermarks("w", &[commit(0, u64::MAX, 10), commit(1, 1, 5)])
+        .await
+        .expect("kept");
+    store
+        .keep_watermarks("w", &[commit(0, u64::MAX, 7), commit(1, 2, 0)])
+        .await
+        .expect("kept");
+    let read = store.watermarks("w", "fhir.observation").await.expect("read");
+    assert_eq!(read, [commit(0, u64::MAX, 10), commit(1, 2, 0)]);
+    assert!(
+        store
+            .watermarks("other", "fhir.observation")
+            .await
+            .expect("read")
+            .is_empty()
+    );
+    store.close().await;
+}
+
+async fn nothing_secret_is_stored_in_the_clear_or_opens_with_another_key(database: &Database) {
+    let store = database.open().await;
+    let (lund, oslo) = (create(&store, "lund").await, create(&store, "oslo").await);
+    let parked = delivery(&lund, 0, 0);
+    store
+        .park(&[parked.clone(), delivery(&oslo, 0, 0)])
+        .await
+        .expect("parked");
+    let sealed: Vec<Vec<u8>> = on!(store, pool => {
+        let mut all: Vec<(Vec<u8>,)> =
+            sqlx::query_as("SELECT payload FROM webhook_parked").fetch_all(pool).await.expect("read");
+        all.extend::<Vec<(Vec<u8>,)>>(
+            sqlx::query_as("SELECT sealed FROM webhook_endpoints").fetch_all(pool).await.expect("read"),
+        );
+        all.into_iter().map(|(bytes,)| bytes).collect()
+    });
+    assert_eq!(sealed.len(), 4);
+    for bytes in &sealed {
+        let text = String::from_utf8_lossy(bytes);
+        assert!(!text.contains("hush-hush") && !text.contains("whsec_") && !text.contains("status"));
+    }
+    // A payload that was put under another delivery, or another tenant, does not open.
+    on!(store, pool => {
+        let sql = "UPDATE webhook_parked SET delivery = 'msg_other' WHERE delivery = $1";
+        sqlx::query(sql).bind(parked.delivery.as_str()).execute(pool).await.expect("moved");
+    });
+    let moved = store.claim(&lund.tenant, &lund.id, "a", LEASE, 9).await;
+    assert!(matches!(moved, Err(StoreError::Unreadable(_))), "{moved:?}");
+    let foreign = store.claim(&lund.tenant, &oslo.id, "a", LEASE, 9).await;
+    assert!(matches!(foreign, Err(StoreError::Unreadable(_))), "{foreign:?}");
+    store.close().await;
+
+    let other = [SecretString::from("another key of the tests, long enough")];
+    let store = Store::open(&database.url, &other).await.expect("a store");
+    let unreadable = store.endpoint(&lund.tenant, &lund.id).await;
+    assert!(
+        matches!(unreadable, Err(StoreError::Unreadable(_))),
+        "{unreadable:?}"
+    );
+    store.close().await;
+    // A new key seals, the old one opens still.
+    let both = [other[0].clone(), keys()[0].clone()];
+    let store = Store::open(&database.url, &both).await.expect("a store");
+    assert!(
+        store
+            .endpoint(&lund.tenant, &lund.id)
+            .await
+            .expect("read")
+            .is_some()
+    );
+    store.close().await;
+}
+
+#[tokio::test]
+async fn urls_of_nothing_and_databases_of_later_versions_are_refused() {
+    let refused = Store::open(&SecretString::from("mysql://x"), &keys()).await;
+    assert!(matches!(refused, Err(StoreError::Url)));
+    let database = Database::sqlite();
+    let store = database.open().await;
+    on!(store, pool => {
+        sqlx::query("INSERT INTO webhook_schema (version) VALUES (99)").execute(pool).await.expect("written");
+    });
+    store.close().await;
+    let refused = Store::open(&database.url, &keys()).await;
+    assert!(matches!(refused, Err(StoreError::Later { have: 99, .. })));
+}
