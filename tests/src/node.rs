@@ -218,7 +218,8 @@ fn packages() -> Result<PathBuf> {
 }
 
 fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphql")
+    // Seen from any crate of the workspace: the property of projections includes this file.
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/graphql")).to_owned()
 }
 
 fn cache() -> PathBuf {

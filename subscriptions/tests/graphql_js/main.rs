@@ -30,7 +30,7 @@ use schemas::event::{Change, Data, Event};
 use schemas::ids::{Slot, TenantId};
 use schemas::project::{Document, Mask, Pointer};
 use serde_json::{Map, Value, json};
-use subscriptions::graphql::{Options, Prepared, Request, Schema};
+use tidewire_subscriptions::graphql::{Options, Prepared, Request, Schema};
 
 use node::Node;
 use operation::Operation;

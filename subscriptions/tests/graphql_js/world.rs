@@ -75,7 +75,7 @@ impl World {
     pub(crate) fn random(dice: &mut StdRng) -> Self {
         let count = dice.random_range(3..6);
         let names: Vec<String> = (0..count).map(|number| format!("O{number}")).collect();
-        let field = |number: usize, dice: &mut StdRng| {
+        let field = |owner: usize, number: usize, dice: &mut StdRng| {
             let name = match dice.random_range(0..10) {
                 0..5 => (*LEAVES.choose(dice).unwrap()).to_owned(),
                 5..7 => names.choose(dice).unwrap().clone(),
@@ -89,8 +89,12 @@ impl World {
                 0 => format!("/p{number}/q"),
                 1 => format!("/l{number}/0"),
                 2 => format!("/l{number}/1/x~1y"),
-                3 if name.starts_with('O') => {
-                    // Another view of the same value; it would not end if it had to be there.
+                // Another view of the same value, without an end to it: of a type that comes later.
+                3 if names
+                    .iter()
+                    .position(|have| *have == name)
+                    .is_some_and(|place| place > owner) =>
+                {
                     ty.nullable = vec![true];
                     String::new()
                 }
@@ -103,14 +107,14 @@ impl World {
                 pointer,
             }
         };
-        let shared: Vec<Field> = (0..2).map(|number| field(number, dice)).collect();
+        let shared: Vec<Field> = (0..2).map(|number| field(usize::MAX, number, dice)).collect();
         let mut objects: Vec<Object> = names
             .iter()
             .enumerate()
             .map(|(number, name)| Object {
                 name: name.clone(),
                 fields: (2..dice.random_range(4..8))
-                    .map(|number| field(number, dice))
+                    .map(|place| field(number, place, dice))
                     .collect(),
                 implements: number == 1 || dice.random_bool(0.4),
                 of_union: number == 2 || dice.random_bool(0.4),
@@ -121,6 +125,19 @@ impl World {
                 },
             })
             .collect();
+        // Only what can be reached is served.
+        let reached = names.iter().map(String::as_str).chain(["I", "U"]);
+        objects[0]
+            .fields
+            .extend(reached.enumerate().map(|(number, name)| Field {
+                name: format!("r{number}"),
+                ty: Type {
+                    name: name.to_owned(),
+                    nullable: vec![true],
+                },
+                pointer: format!("/r{number}"),
+                strip_prefix: false,
+            }));
         for object in objects.iter_mut().filter(|object| object.implements) {
             // Where it is may differ; what it is may not.
             object.fields.extend(shared.iter().cloned());
@@ -230,7 +247,9 @@ impl World {
             put(&mut value, "/u/0", json!(object.discriminator));
         }
         for field in &object.fields {
-            if field.pointer.is_empty() || dice.random_bool(0.1) {
+            // Sparser with depth, so that documents stay small.
+            let gone = [0.1, 0.4, 0.6, 0.8, 0.9, 1.0].get(depth).copied().unwrap_or(1.0);
+            if field.pointer.is_empty() || dice.random_bool(gone) {
                 continue;
             }
             let member = self.value(field, &field.ty.nullable, dice, depth);
