@@ -26,13 +26,14 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
+use crate::graphql;
 use crate::hub::{
-    After, Failure, HubConfig, Protocol, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket,
+    After, Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe, HubConfig, Protocol, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket,
 };
 use crate::metrics::Metrics;
 use crate::scans::Scans;
 use crate::sequencer::{Input, Past, Sequencer};
-use crate::worker::{Setup, Wake, Worker};
+use crate::worker::{Opened, Order, Setup, Wake, Worker};
 
 pub(super) const STREAMS: &str = r#"
 [streams.observations]
@@ -51,7 +52,7 @@ rows = { patient = "Patient/{claims.patient}" }
 hide = ["/note"]
 "#;
 
-const TYPES: &str = "type Vital { patient: String status: String note: String }";
+const TYPES: &str = "type Vital { n: Int patient: String status: String note: String }";
 
 fn contract() -> Contract {
     let sources = [("streams.toml", STREAMS), ("types.graphql", TYPES)];
@@ -312,6 +313,8 @@ pub(super) struct Node {
     pub(super) issuer: DevelopmentIssuer,
     sealer: Sealer,
     quotas: Quotas,
+    pub(super) metrics: Arc<Metrics>,
+    schema: Arc<graphql::Schema>,
 }
 
 impl Node {
@@ -348,6 +351,8 @@ impl Node {
             "a cursor key of a test, 32 characters or more",
         )])
         .expect("the key is long enough");
+        let schema = graphql::Schema::new(&contract, graphql::Options::default());
+        let schema = Arc::new(schema.expect("the test's contract can be served"));
         let authenticator =
             Authenticator::new(vec![issuer.trusted(&["patient"])]).expect("the issuer is valid");
         let services = Services {
@@ -355,9 +360,10 @@ impl Node {
             sealer: sealer.clone(),
             authenticator,
             clock,
-            graphql: None,
+            graphql: Some(Arc::clone(&schema)),
         };
         let metrics = Arc::new(Metrics::default());
+        let shown = Arc::clone(&metrics);
         let past = Arc::new(Past {
             ring: std::sync::RwLock::new(Ring::new(config.ring_bytes_max)),
             standing: Mutex::default(),
@@ -387,6 +393,8 @@ impl Node {
             issuer: issuer.clone(),
             sealer,
             quotas,
+            metrics: shown,
+            schema,
         };
         node.settle().await;
         node
@@ -516,6 +524,16 @@ impl Node {
 
     /// Connects a WebSocket whose pipe holds so many bytes.
     pub(super) async fn connect(&self, principal: Option<Arc<Principal>>, pipe_bytes: usize) -> Reader {
+        self.connect_as(Protocol::TidewireV1, principal, pipe_bytes).await
+    }
+
+    /// The same, speaking another protocol.
+    pub(super) async fn connect_as(
+        &self,
+        protocol: Protocol,
+        principal: Option<Arc<Principal>>,
+        pipe_bytes: usize,
+    ) -> Reader {
         let (ours, theirs) = tokio::io::duplex(pipe_bytes);
         let permit = match &principal {
             Some(principal) => self.quotas.admit(principal).unwrap(),
@@ -527,7 +545,7 @@ impl Node {
         };
         let socket = WebSocket {
             transport,
-            protocol: Protocol::TidewireV1,
+            protocol,
             principal,
             restriction: None,
             permit,
@@ -596,6 +614,49 @@ impl Node {
             .expect("the stream opens")
     }
 
+    /// An operation, compiled.
+    pub(super) fn bound(&self, query: &str, after: Option<&str>) -> Box<graphql::Bound> {
+        let mut request = graphql::Request {
+            query: Some(query.to_owned()),
+            ..graphql::Request::default()
+        };
+        if let Some(after) = after {
+            request.extensions.insert("after".to_owned(), json!(after));
+        }
+        let principal = self.principal("north", "user/Observation.rs", None);
+        match self.schema.prepare(&request, Some(&principal)) {
+            Ok(graphql::Prepared::Subscription(bound)) => bound,
+            other => panic!("no subscription: {other:?}"),
+        }
+    }
+
+    /// Opens a response with GraphQL results for everybody's observations in `north`.
+    pub(super) async fn graphql(
+        &self,
+        framing: GraphqlFraming,
+        first: Option<GraphqlSubscribe>,
+    ) -> Result<Opened, Failure> {
+        let principal = self.principal("north", "user/Observation.rs", None);
+        let stream = GraphqlStream {
+            framing,
+            permit: self.quotas.admit(&principal).unwrap(),
+            principal,
+            restriction: None,
+        };
+        let (reply, answer) = oneshot::channel();
+        let wake = Wake::Graphql(Box::new(stream), first, reply);
+        assert!(self.worker.send(wake).await.is_ok());
+        answer.await.expect("the worker answers")
+    }
+
+    /// Says something to an open response.
+    pub(super) async fn order(&self, opened: &Opened, order: Order) -> Result<bool, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let wake = Wake::Order(opened.0, opened.1, order, reply);
+        assert!(self.worker.send(wake).await.is_ok());
+        answer.await.expect("the worker answers")
+    }
+
     /// How many sessions are open.
     pub(super) async fn sessions(&self) -> usize {
         let (reply, answer) = oneshot::channel();
@@ -654,6 +715,22 @@ impl Reader {
             message["after"] = json!(after);
         }
         self.say(message).await;
+    }
+
+    /// GraphQL's handshake, as somebody whom the upgrade has named.
+    pub(super) async fn init(&mut self) {
+        self.say(json!({"type": "connection_init"})).await;
+        self.until("connection_ack").await;
+    }
+
+    /// Begins a GraphQL operation.
+    pub(super) async fn operate(&mut self, id: &str, query: &str, after: Option<&str>) {
+        let mut payload = json!({"query": query});
+        if let Some(after) = after {
+            payload["extensions"] = json!({"after": after});
+        }
+        self.say(json!({"type": "subscribe", "id": id, "payload": payload}))
+            .await;
     }
 
     /// The next text message; none when the connection is over.
