@@ -490,3 +490,19 @@ async fn a_large_frame_under_way_is_no_reason_to_close_at_a_heartbeat() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_alone_on_its_worker_is_told_heartbeats_and_its_end() {
+    local(async {
+        let node = node(HubConfig::default()).await;
+        // Nothing else ever wakes the worker: no event, no other session.
+        let mut body = node.sse("north", After::Latest).await;
+        let mut text = String::new();
+        while let Ok(Some(chunk)) = tokio::time::timeout(MINUTE, body.recv()).await {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        assert!(text.contains("event: auth_required"), "{text}");
+        assert!(text.contains("token_expired"), "{text}");
+    })
+    .await;
+}

@@ -84,6 +84,8 @@ pub(crate) struct Worker {
     agenda: Notify,
     /// A stream's partitions are known.
     completed: Notify,
+    /// A timer was set before the one that is waited for.
+    sooner: Notify,
 }
 
 impl Worker {
@@ -96,6 +98,7 @@ impl Worker {
                     state: RefCell::new(State::new(setup, this.clone())),
                     agenda: Notify::new(),
                     completed: Notify::new(),
+                    sooner: Notify::new(),
                 });
                 worker.serve(inbox).await;
             })
@@ -106,7 +109,7 @@ impl Worker {
         let gather_max = self.state.borrow().config.gather_max;
         let mut wakes = Vec::with_capacity(WAKES_PER_ROUND_MAX);
         loop {
-            let due = self.state.borrow().next_due();
+            let due = self.state.borrow_mut().await_due();
             let timer = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -120,6 +123,8 @@ impl Worker {
                         return;
                     }
                     let started = Instant::now();
+                    // A session whose time is over gets nothing of what came.
+                    self.state.borrow_mut().timers(started);
                     self.round(&mut wakes);
                     // More came meanwhile: the worker is busy. Waiting a little gathers more into one write. The timer's
                     // unit is a millisecond: after a shorter round waiting would cost more than it gathers.
@@ -129,6 +134,7 @@ impl Worker {
                     }
                 }
                 () = self.agenda.notified() => self.state.borrow_mut().work_agenda(),
+                () = self.sooner.notified() => {}
                 () = timer => self.state.borrow_mut().timers(Instant::now()),
             }
         }

@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) connections: Slab<Connection>,
     /// One entry per connection: when it next needs a look.
     pub(crate) due: std::collections::BTreeSet<(Instant, usize)>,
+    /// The timer that the worker waits for.
+    pub(super) awaited: Option<Instant>,
     pub(crate) render: Render,
     /// The worker's tasks, ended with it.
     pub(crate) tasks: JoinSet<()>,
@@ -79,6 +81,7 @@ impl State {
             shards,
             connections: Slab::new(),
             due: std::collections::BTreeSet::new(),
+            awaited: None,
             render: Render::default(),
             tasks: JoinSet::new(),
             this,

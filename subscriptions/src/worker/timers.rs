@@ -23,6 +23,12 @@ impl State {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// When the next timer is due, for the worker to wait for: it is woken if one is set before that.
+    pub(super) fn await_due(&mut self) -> Option<Instant> {
+        self.awaited = self.next_due();
+        self.awaited
+    }
+
     /// Looks after every connection whose time has come.
     pub(crate) fn timers(&mut self, now: Instant) {
         self.reap();
@@ -193,5 +199,11 @@ impl State {
         self.due.remove(&(connection.due, place));
         connection.due = due;
         self.due.insert((due, place));
+        if self.awaited.is_none_or(|awaited| due < awaited) {
+            self.awaited = Some(due);
+            if let Some(worker) = self.this.upgrade() {
+                worker.sooner.notify_one();
+            }
+        }
     }
 }
