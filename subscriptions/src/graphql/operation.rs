@@ -90,11 +90,11 @@ impl Operation {
         variant.requires.iter().try_for_each(allowed)?;
         let node = *nodes.first().ok_or_else(one_field)?;
         let arguments = Arguments::read(contract, root, node, &variables)?;
-        let after = match (arguments.after, request.extensions.get("after")) {
-            (Some(after), _) => Some(after),
-            (None, None | Some(Value::Null)) => None,
-            (None, Some(Value::String(after))) => Some(after.clone()),
-            (None, Some(_)) => return Err(bad_input("extensions.after must be a string", node.pos)),
+        // What a client moves on while it reads goes before what it once wrote into its operation, as `Last-Event-ID` does.
+        let after = match request.extensions.get("after") {
+            None | Some(Value::Null) => arguments.after,
+            Some(Value::String(after)) => Some(after.clone()),
+            Some(_) => return Err(bad_input("extensions.after must be a string", node.pos)),
         };
         Ok(Bound {
             stream: root.stream.clone(),

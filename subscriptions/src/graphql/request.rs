@@ -74,7 +74,7 @@ pub struct Bound {
     /// Attribute filters as the `where` of `tidewire.v1`: `{"patient": ["Patient/1"]}`. Whether they may be asked for is
     /// the grant's to say.
     pub filter: Map<String, Value>,
-    /// From where: the argument `after`, else `extensions.after`.
+    /// From where: `extensions.after`, else the argument `after`.
     pub after: Option<String>,
     /// What of each event is shown.
     pub projection: Arc<Projection>,

@@ -25,10 +25,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
-use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
 use crate::graphql;
+use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
 use crate::hub::{
-    After, Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe, HubConfig, Protocol, Pull, PullPage, Reading, Services, Sse, Transport, WebSocket,
+    After, Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe, HubConfig, Protocol, Pull, PullPage,
+    Reading, Services, Sse, Transport, WebSocket,
 };
 use crate::metrics::Metrics;
 use crate::scans::Scans;

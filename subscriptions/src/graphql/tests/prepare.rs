@@ -109,13 +109,16 @@ fn an_empty_list_is_refused_and_not_taken_for_everything() {
 }
 
 #[test]
-fn the_argument_after_beats_the_extension() {
+fn the_extension_after_beats_the_argument() {
     let schema = schema();
     let mut request = request("subscription { things { cursor } }");
     request.extensions = map(json!({"after": "from-extension", "other": [1]}));
     assert_eq!(bound(&schema, &request).after.as_deref(), Some("from-extension"));
     request.query = Some("subscription { things(after: \"from-argument\") { cursor } }".to_owned());
+    assert_eq!(bound(&schema, &request).after.as_deref(), Some("from-extension"));
+    request.extensions = map(json!({"after": null}));
     assert_eq!(bound(&schema, &request).after.as_deref(), Some("from-argument"));
+    request.extensions = map(json!({"after": "from-extension"}));
     request.query = Some("subscription { things(after: null) { cursor } }".to_owned());
     assert_eq!(bound(&schema, &request).after.as_deref(), Some("from-extension"));
     request.extensions = map(json!({"after": 7}));
