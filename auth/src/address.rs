@@ -87,6 +87,7 @@ mod tests {
     const LOOPBACK: Reach = Reach {
         loopback: true,
         private: false,
+        plain: false,
     };
 
     #[test]
@@ -152,6 +153,7 @@ mod tests {
         let private = Reach {
             private: true,
             loopback: false,
+            plain: false,
         };
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             assert!(
@@ -168,6 +170,7 @@ mod tests {
         let both = Reach {
             private: true,
             loopback: true,
+            plain: false,
         };
         for address in [
             "168.63.129.16",

@@ -8,8 +8,10 @@ use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
+use reqwest::RequestBuilder;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::CACHE_CONTROL;
+use reqwest::header::{CACHE_CONTROL, HeaderMap};
 use url::{Host, Url};
 
 use crate::address::Kind;
@@ -21,6 +23,17 @@ pub struct Reach {
     pub loopback: bool,
     /// The private networks of RFC 1918 and RFC 4193: an identity provider inside of the house.
     pub private: bool,
+    /// Plain `http` to every address that may be connected to, for hosts that an operator has named one by one.
+    pub plain: bool,
+}
+
+impl Reach {
+    /// Of a client that asks only hosts that an operator has named: they may be inside of the house.
+    pub const NAMED_HOSTS: Self = Self {
+        loopback: true,
+        private: true,
+        plain: true,
+    };
 }
 
 /// What one fetch may cost.
@@ -113,7 +126,7 @@ impl Reach {
                     Some(address) => Kind::of(address) == Kind::Loopback,
                     None => url.host_str() == Some("localhost"),
                 };
-                if loopback && self.loopback {
+                if self.plain || (loopback && self.loopback) {
                     Ok(())
                 } else {
                     Err(EgressError::Url("plain http is for loopback only"))
@@ -143,32 +156,48 @@ impl Client {
 
     /// Fetches a URL with GET. Cancel safe.
     pub async fn get(&self, url: &Url, bounds: Bounds) -> Result<Answer, EgressError> {
+        self.ask(url, bounds, self.http.get(url.clone())).await
+    }
+
+    /// Sends a body with POST. Cancel safe: what was not sent by then is not sent any more, and what was, may have arrived.
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        bounds: Bounds,
+    ) -> Result<Answer, EgressError> {
+        let request = self.http.post(url.clone()).headers(headers).body(body);
+        self.ask(url, bounds, request).await
+    }
+
+    async fn ask(&self, url: &Url, bounds: Bounds, request: RequestBuilder) -> Result<Answer, EgressError> {
         self.reach.check(url)?;
-        tokio::time::timeout(bounds.deadline, self.exchange(url, bounds))
+        tokio::time::timeout(bounds.deadline, exchange(request, bounds))
             .await
             .unwrap_or(Err(EgressError::Deadline))
     }
+}
 
-    async fn exchange(&self, url: &Url, bounds: Bounds) -> Result<Answer, EgressError> {
-        let mut response = self.http.get(url.clone()).send().await.map_err(failed)?;
-        let cache_control = response
-            .headers()
-            .get(CACHE_CONTROL)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > bounds.body_bytes_max {
-                return Err(EgressError::TooLarge(bounds.body_bytes_max));
-            }
-            body.extend_from_slice(&chunk);
+async fn exchange(request: RequestBuilder, bounds: Bounds) -> Result<Answer, EgressError> {
+    let mut response = request.send().await.map_err(failed)?;
+    let cache_control = response
+        .headers()
+        .get(CACHE_CONTROL)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > bounds.body_bytes_max {
+            return Err(EgressError::TooLarge(bounds.body_bytes_max));
         }
-        Ok(Answer {
-            status: response.status().as_u16(),
-            cache_control,
-            body,
-        })
+        body.extend_from_slice(&chunk);
     }
+    Ok(Answer {
+        status: response.status().as_u16(),
+        cache_control,
+        body,
+    })
 }
 
 fn failed(error: reqwest::Error) -> EgressError {
@@ -211,6 +240,7 @@ mod tests {
     const LOOPBACK: Reach = Reach {
         loopback: true,
         private: false,
+        plain: false,
     };
 
     fn url(text: &str) -> Url {
@@ -247,13 +277,55 @@ mod tests {
             assert!(!refused(LOOPBACK, text), "{text}");
         }
         assert!(refused(LOOPBACK, "http://localhost.example/"));
-        assert!(refused(
-            Reach {
-                private: true,
-                loopback: false
-            },
-            "http://10.0.0.1/"
-        ));
+        let private = Reach {
+            private: true,
+            ..Reach::default()
+        };
+        assert!(refused(private, "http://10.0.0.1/"));
+    }
+
+    #[test]
+    fn named_hosts_may_be_inside_and_speak_plain_http_and_metadata_services_stay_out_of_reach() {
+        for text in [
+            "http://router.internal:4000/",
+            "http://10.0.0.1/",
+            "https://127.0.0.1/",
+        ] {
+            assert!(Reach::NAMED_HOSTS.check(&url(text)).is_ok(), "{text}");
+        }
+        for text in ["http://169.254.169.254/", "http://user:secret@router.internal/"] {
+            assert!(Reach::NAMED_HOSTS.check(&url(text)).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_post_brings_its_headers_and_its_body() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut request = Vec::new();
+            while !request.ends_with(b"{\"a\":1}") {
+                assert_ne!(socket.read_buf(&mut request).await.expect("a request"), 0);
+            }
+            socket
+                .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                .await
+                .expect("a write");
+            String::from_utf8(request).expect("text")
+        };
+        let client = Client::new(LOOPBACK).expect("a client");
+        let address = url(&format!("http://127.0.0.1:{port}/callback"));
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().expect("a value"));
+        let body = Bytes::from_static(b"{\"a\":1}");
+        let (answer, request) = tokio::join!(client.post(&address, headers, body, BOUNDS), server);
+        assert_eq!(answer.expect("an answer").status, 204);
+        assert!(request.starts_with("POST /callback HTTP/1.1\r\n"), "{request}");
+        assert!(
+            request.contains("content-type: application/json\r\n"),
+            "{request}"
+        );
     }
 
     #[tokio::test]

@@ -108,6 +108,7 @@ impl Server {
             reach: Reach {
                 loopback: true,
                 private: false,
+                plain: false,
             },
             ..issuer(&self.base, keys)
         }

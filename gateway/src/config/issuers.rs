@@ -84,6 +84,7 @@ fn read_one(section: &Section) -> Option<Issuer> {
     let reach = Reach {
         loopback: section.flag("allow_loopback"),
         private: section.flag("allow_private"),
+        plain: false,
     };
     let development_key = section.text("development_key");
     if let Some(key) = &development_key
