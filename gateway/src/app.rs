@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use auth::clock::Clock;
 use auth::dev::DevelopmentIssuer;
+use auth::egress::EgressError;
 use auth::quota::Quotas;
 use auth::ticket::{BadKey, Tickets};
 use auth::token::{Authenticator, BadIssuer};
@@ -19,14 +20,17 @@ use axum::Router;
 use schemas::contract::Contract;
 use schemas::cursor::Sealer;
 use schemas::ids::BadName;
-use subscriptions::hub::{Hub, Services};
+use subscriptions::graphql::{self, BadSchema, Persisted, Schema};
+use subscriptions::hub::{Hub, HubConfig, Services};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::config::graphql::Graphql;
 use crate::config::issuers::Issuer;
 use crate::config::kafka::Cluster;
+use crate::http::graphql::{Callbacks, Surface};
 use crate::http::listener::{Listener, Tls, TlsError};
 use crate::http::{self, BadOrigin, Gateway, IngestStatus, Operations, Origins, Page, PartitionLag};
 use crate::kafka::embedded::{Broker, EmbeddedError};
@@ -94,6 +98,12 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("the certificate is refused")]
     Tls(#[from] TlsError),
+    /// The contract cannot be served as GraphQL.
+    #[error("the contract is refused")]
+    Graphql(#[from] BadSchema),
+    /// The client that posts to routers cannot be had.
+    #[error("callbacks cannot be posted")]
+    Callbacks(#[from] EgressError),
 }
 
 impl StartError {
@@ -102,7 +112,12 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Issuer(_) | Self::TicketKey(_) | Self::CursorKey(_) | Self::Origin(_) | Self::Tls(_)
+            Self::Issuer(_)
+                | Self::TicketKey(_)
+                | Self::CursorKey(_)
+                | Self::Origin(_)
+                | Self::Tls(_)
+                | Self::Graphql(_)
         )
     }
 }
@@ -128,6 +143,8 @@ pub struct App {
     /// Those of the parts that end when they are told to; the others are cut off.
     listeners: TaskTracker,
     upgrades: TaskTracker,
+    /// What is posted to routers: the end of each subscription, too.
+    callbacks: TaskTracker,
     draining: CancellationToken,
     stop_public: CancellationToken,
     stop_operations: CancellationToken,
@@ -206,15 +223,20 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     let older =
         Replay::new(&settings, &contract, ours).map_err(|error| StartError::Kafka(Box::new(error)))?;
     let clock = Clock::System;
+    let schema = graphql_schema(&config.graphql, &contract)?;
     let services = Services {
         older,
         sealer: sealer.clone(),
         authenticator: authenticator.clone(),
         clock,
-        graphql: None,
+        graphql: schema.clone(),
     };
-    let hub = Hub::start(config.limits.hub.clone(), Arc::clone(&contract), services, ours)
-        .map_err(StartError::Engine)?;
+    let hub_config = HubConfig {
+        graphql_sse_heartbeat: config.graphql.sse_keep_alive,
+        graphql_multipart_heartbeat: config.graphql.multipart_keep_alive,
+        ..config.limits.hub.clone()
+    };
+    let hub = Hub::start(hub_config, Arc::clone(&contract), services, ours).map_err(StartError::Engine)?;
     let source = Source::start(&settings, &contract, |stream| hub.input(stream), ours).map_err(kafka)?;
     let source: SharedSource = Arc::new(Mutex::new(Some(source)));
 
@@ -226,6 +248,20 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     };
     let draining = CancellationToken::new();
     let upgrades = TaskTracker::new();
+    let callbacks = TaskTracker::new();
+    let surface = match schema {
+        Some(schema) => {
+            let posts = Callbacks::new(
+                config.graphql.callback.clone(),
+                metrics.clone(),
+                callbacks.clone(),
+                draining.clone(),
+            )?;
+            let (introspection, graphiql) = (config.graphql.introspection, config.graphql.graphiql);
+            Some(Arc::new(Surface::new(schema, introspection, graphiql, posts)))
+        }
+        None => None,
+    };
     let gateway = Gateway {
         hub: hub.clone(),
         authenticator: authenticator.clone(),
@@ -239,6 +275,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         drain: draining.clone(),
         upgrades: upgrades.clone(),
         page,
+        graphql: surface,
     };
     let looked_at = Arc::clone(&source);
     let inside = Operations {
@@ -264,6 +301,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         parts: JoinSet::new(),
         listeners: TaskTracker::new(),
         upgrades,
+        callbacks,
         draining,
         stop_public: CancellationToken::new(),
         stop_operations: CancellationToken::new(),
@@ -340,6 +378,8 @@ impl App {
         self.hub.drain(self.drain_spread).await;
         self.upgrades.close();
         self.upgrades.wait().await;
+        self.callbacks.close();
+        self.callbacks.wait().await;
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(source) = source {
             source.stop().await;
@@ -362,6 +402,28 @@ fn topics<'a>(contract: &'a Contract, config: &'a Config) -> impl Iterator<Item 
     topics.sort_unstable();
     topics.dedup();
     topics.into_iter()
+}
+
+/// The contract as GraphQL serves it, where it does.
+fn graphql_schema(settings: &Graphql, contract: &Arc<Contract>) -> Result<Option<Arc<Schema>>, BadSchema> {
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let trusted = settings.trusted_documents.iter();
+    let options = graphql::Options {
+        introspection: settings.introspection,
+        limits: settings.limits.clone(),
+        persisted: Persisted {
+            automatic: settings.apq,
+            trusted: Arc::new(
+                trusted
+                    .map(|(hash, document)| (hash.clone(), Arc::from(document.as_str())))
+                    .collect(),
+            ),
+            only_trusted: settings.trusted_only,
+        },
+    };
+    Schema::new(contract, options).map(|schema| Some(Arc::new(schema)))
 }
 
 fn kafka_settings(config: &Config, broker: Option<&Broker>) -> KafkaSettings {

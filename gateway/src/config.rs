@@ -7,6 +7,7 @@
 
 mod cross;
 pub mod expand;
+pub mod graphql;
 pub mod issuers;
 pub mod kafka;
 pub mod keys;
@@ -51,6 +52,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Everything that is bounded.
     pub limits: limits::Limits,
+    /// GraphQL.
+    pub graphql: graphql::Graphql,
     /// Logs.
     pub logs: Logs,
 }
@@ -132,6 +135,7 @@ struct Draft {
     keys: Option<keys::Keys>,
     origins: Vec<String>,
     limits: limits::Limits,
+    graphql: graphql::Graphql,
     logs: Logs,
 }
 
@@ -155,6 +159,7 @@ impl Draft {
             keys: keys::read(root),
             origins: listen::read_origins(root),
             limits: limits::read(root),
+            graphql: graphql::read(root),
             logs: read_logs(root),
         }
     }
@@ -170,6 +175,7 @@ impl Draft {
             keys: self.keys?,
             origins: self.origins,
             limits: self.limits,
+            graphql: self.graphql,
             logs: self.logs,
         })
     }

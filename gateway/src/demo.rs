@@ -26,6 +26,7 @@ use self::endpoints::Kafka as KafkaSeen;
 use self::producer::Producer;
 use self::script::Script;
 use crate::app::{EMBEDDED_PARTITIONS, Setup};
+use crate::config::graphql::Graphql;
 use crate::config::issuers::Issuer;
 use crate::config::kafka::{Cluster, Kafka, is_production};
 use crate::config::keys::Keys;
@@ -224,6 +225,11 @@ fn config(options: &Options, contract: &Contract, keys: Keys) -> Config {
         keys,
         origins: Vec::new(),
         limits: Limits::default(),
+        graphql: Graphql {
+            introspection: true,
+            graphiql: true,
+            ..Graphql::default()
+        },
         logs: Logs::default(),
     }
 }

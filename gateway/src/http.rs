@@ -23,6 +23,7 @@ mod body;
 mod catalogue;
 mod cors;
 mod credentials;
+pub mod graphql;
 mod limits;
 pub mod listener;
 mod metrics;
@@ -89,6 +90,8 @@ pub struct Gateway {
     pub upgrades: TaskTracker,
     /// The demo's page, where there is one.
     pub page: Option<Page>,
+    /// GraphQL, where it is served.
+    pub graphql: Option<Arc<graphql::Surface>>,
 }
 
 /// The routes of the public listener, the demo's included.
@@ -113,6 +116,10 @@ pub fn public_router(gateway: Arc<Gateway>) -> Router {
             "/v1/ws",
             get(websocket::upgrade).fallback(|| async { method_not_allowed("GET") }),
         );
+    let api = match &gateway.graphql {
+        Some(surface) => api.merge(graphql::router(surface)),
+        None => api,
+    };
     let router = match &gateway.page {
         Some(page) => api.merge(page.router()),
         None => api,

@@ -89,6 +89,11 @@ impl Section {
         self.table.boolean(key).is_some_and(|flag| flag.value)
     }
 
+    /// A flag whose default may be either.
+    pub(super) fn switch(&self, key: &str, default: bool) -> bool {
+        self.table.boolean(key).map_or(default, |flag| flag.value)
+    }
+
     /// A duration in milliseconds.
     pub(super) fn millis(&self, key: &str, default: Duration, range_ms: RangeInclusive<u64>) -> Duration {
         self.table

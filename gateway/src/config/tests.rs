@@ -108,6 +108,7 @@ fn every_mistake_has_its_line_and_code() {
         r#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}]}"#,
     );
     files.write("broken.pem", "nothing");
+    files.write("hashes.json", r#"{"00": "{ __typename }"}"#);
     let table: &[Mistake<'_>] = &[
         (&[(1, "")], &["1:missing_key"]),
         (&[(1, "contracts = 1")], &["1:wrong_type"]),
@@ -321,6 +322,45 @@ fn every_mistake_has_its_line_and_code() {
         ),
         (&[(3, "[replay]\nconsumer_max = 1\n[listen]")], &["4:unknown_key"]),
         (
+            &[(3, "[graphql]\nintrospecton = true\ndepth_max = 1\n[listen]")],
+            &["4:unknown_key", "5:out_of_range"],
+        ),
+        (
+            &[(
+                3,
+                "[graphql]\nenabled = 1\ntrusted_only = true\ngraphiql = true\n[listen]",
+            )],
+            &[
+                "4:wrong_type",
+                "5:no_trusted_documents",
+                "6:graphiql_without_introspection",
+            ],
+        ),
+        (
+            &[(3, "[graphql]\ntrusted_documents = \"absent.json\"\n[listen]")],
+            &["4:file_unreadable"],
+        ),
+        (
+            &[(3, "[graphql]\ntrusted_documents = \"broken.pem\"\n[listen]")],
+            &["4:trusted_documents_invalid"],
+        ),
+        (
+            &[(3, "[graphql]\ntrusted_documents = \"hashes.json\"\n[listen]")],
+            &["4:trusted_document_hash"],
+        ),
+        (
+            &[(
+                3,
+                "[graphql.callback]\nhosts = [\"router:4000\", \"http://router\", \"*\", \"router:x\", \"\"]\n[listen]",
+            )],
+            &[
+                "4:invalid_host",
+                "4:invalid_host",
+                "4:invalid_host",
+                "4:invalid_host",
+            ],
+        ),
+        (
             &[(
                 3,
                 "[telemetry]\nlog = \"gateway=loudly\"\nformat = \"xml\"\n[listen]",
@@ -331,6 +371,20 @@ fn every_mistake_has_its_line_and_code() {
     for (changes, wanted) in table {
         assert_eq!(files.found(changes), *wanted, "{}", changed(changes));
     }
+}
+
+#[test]
+fn trusted_documents_are_named_by_their_hash() {
+    let files = Files::new();
+    let hash = "7f56e67dd21ab3f30d1ff8b7bed08893f0a0db86449836189b361dd1e56ddb4b";
+    files.write("trusted.json", &format!(r#"{{"{hash}": "{{ __typename }}"}}"#));
+    let section = "[graphql]\ntrusted_documents = \"trusted.json\"\ntrusted_only = true\n[listen]";
+    let config = files
+        .parse(&changed(&[(3, section)]))
+        .expect("nothing is wrong")
+        .config;
+    assert_eq!(config.graphql.trusted_documents[hash], "{ __typename }");
+    assert!(config.graphql.trusted_only);
 }
 
 #[test]
@@ -428,6 +482,7 @@ fn the_reference_file_names_every_setting() {
         include_str!("issuers.rs"),
         include_str!("keys.rs"),
         include_str!("listen.rs"),
+        include_str!("graphql.rs"),
     ]
     .concat();
     for call in [
@@ -436,6 +491,7 @@ fn the_reference_file_names_every_setting() {
         ".unsigned(\"",
         ".text(\"",
         ".flag(\"",
+        ".switch(\"",
         ".secret(\"",
         "texts(\"",
         "below(\"",

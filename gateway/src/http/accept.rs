@@ -83,7 +83,7 @@ impl<'a> Range<'a> {
 }
 
 /// `0`, `1`, `0.5`, `0.123`.
-fn thousandths(text: &str) -> Option<u16> {
+pub(super) fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

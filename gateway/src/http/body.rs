@@ -92,23 +92,31 @@ pub(crate) fn finish(members: &Map<String, Value>) -> Result<(), Problem> {
 /// nobody's: pieces are small.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// A response body whose chunks come through a channel; the channel's end is its end.
-pub(crate) struct Chunks {
+/// A response body whose chunks come through a channel, and what is held while it lasts; the channel's end is its end.
+pub(crate) struct Chunks<H = ()> {
     chunks: mpsc::Receiver<Bytes>,
     /// Of the last chunk.
     rest: Bytes,
+    _held: H,
 }
 
 impl Chunks {
     pub(crate) fn new(chunks: mpsc::Receiver<Bytes>) -> Self {
+        Self::holding(chunks, ())
+    }
+}
+
+impl<H> Chunks<H> {
+    pub(crate) fn holding(chunks: mpsc::Receiver<Bytes>, held: H) -> Self {
         Self {
             chunks,
             rest: Bytes::new(),
+            _held: held,
         }
     }
 }
 
-impl http_body::Body for Chunks {
+impl<H: Unpin> http_body::Body for Chunks<H> {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -15,6 +15,20 @@ pub struct Metrics {
     accepted: Family<ListenerLabels, Counter>,
     ended: Family<EndLabels, Counter>,
     saturated: Family<ListenerLabels, Counter>,
+    graphql: Family<OperationLabels, Counter>,
+    callbacks: Family<CallbackLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    transport: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallbackLabels {
+    action: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,6 +85,16 @@ impl Metrics {
             "Times that accepting waited because the listener was full",
             metrics.saturated.clone(),
         );
+        http.register(
+            "graphql_requests",
+            "GraphQL requests, by transport and outcome: ok, or the code of the refusal; sockets count once, as opened",
+            metrics.graphql.clone(),
+        );
+        http.register(
+            "graphql_callbacks",
+            "Posts to routers, by action and outcome: taken, gone, refused, failed (each attempt)",
+            metrics.callbacks.clone(),
+        );
         metrics
     }
 
@@ -101,6 +125,18 @@ impl Metrics {
         self.ended.get_or_create(&EndLabels { listener, reason }).inc();
     }
 
+    pub(crate) fn graphql(&self, transport: &'static str, outcome: &'static str) {
+        self.graphql
+            .get_or_create(&OperationLabels { transport, outcome })
+            .inc();
+    }
+
+    pub(crate) fn callback(&self, action: &'static str, outcome: &'static str) {
+        self.callbacks
+            .get_or_create(&CallbackLabels { action, outcome })
+            .inc();
+    }
+
     pub(crate) fn saturated(&self, listener: &'static str) {
         self.saturated.get_or_create(&ListenerLabels { listener }).inc();
     }
@@ -123,6 +159,8 @@ fn method_label(method: &http::Method) -> &'static str {
         "HEAD" => "HEAD",
         "POST" => "POST",
         "OPTIONS" => "OPTIONS",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
         _ => "other",
     }
 }

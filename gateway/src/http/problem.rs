@@ -10,6 +10,8 @@ use schemas::problem::Code;
 use serde::Serialize;
 use subscriptions::hub::Failure;
 
+use super::graphql::with_charset;
+
 /// The media type of a problem document.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -119,12 +121,53 @@ impl Problem {
         })
     }
 
-    /// The document alone, without what belongs to the head.
-    pub(crate) fn document(&self) -> Vec<u8> {
+    /// As a GraphQL answer, for paths that speak GraphQL: the same status, the same headers, the same code.
+    pub(crate) fn into_graphql(self, media_type: &'static str) -> Response {
+        let instance = self.instance();
+        let message = match self.detail.as_str() {
+            "" => self.code.title.to_owned(),
+            detail => format!("{}: {detail}", self.code.title),
+        };
+        let mut extensions = serde_json::json!({"code": self.code.name});
+        if let Some(instance) = instance {
+            extensions["instance"] = instance.into();
+        }
+        let errors = serde_json::json!({"errors": [{"message": message, "extensions": extensions}]});
+        self.answer(with_charset(media_type), errors.to_string().into_bytes())
+    }
+
+    /// By which operators find our own failures in the logs.
+    fn instance(&self) -> Option<String> {
         let instance = (self.code == Code::INTERNAL).then(|| format!("urn:ulid:{}", ulid::Ulid::generate()));
         if let Some(instance) = &instance {
             tracing::error!(instance, code = self.code.name, "a request failed");
         }
+        instance
+    }
+
+    fn answer(self, media_type: &'static str, body: Vec<u8>) -> Response {
+        let mut response = body.into_response();
+        *response.status_mut() =
+            StatusCode::from_u16(self.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after();
+        let challenge = self.challenge();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds);
+        }
+        if let Some(challenge) = challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        headers.extend(self.headers);
+        response.extensions_mut().insert(Refused(self.code.name));
+        response
+    }
+
+    /// The document alone, without what belongs to the head.
+    pub(crate) fn document(&self) -> Vec<u8> {
+        let instance = self.instance();
         let document = Document {
             r#type: format!("urn:tidewire:problem:{}", self.code.name),
             title: self.code.title,
@@ -140,23 +183,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.document().into_response();
-        *response.status_mut() =
-            StatusCode::from_u16(self.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after();
-        let challenge = self.challenge();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = retry_after {
-            headers.insert(RETRY_AFTER, seconds);
-        }
-        if let Some(challenge) = challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        headers.extend(self.headers);
-        response.extensions_mut().insert(Refused(self.code.name));
-        response
+        let body = self.document();
+        self.answer(MEDIA_TYPE, body)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP surface, by what it promises: requests against the router, and connections against a real listener.
 
 mod connections;
+mod graphql;
 mod requests;
 mod rig;

@@ -1,5 +1,5 @@
-//! The upgrade to `tidewire.v1`. Answers 101 by hand and gives the socket to the engine, which speaks WebSocket itself:
-//! no buffers of a library stand between a reader and its socket.
+//! The upgrade to `tidewire.v1`, and to the protocols of GraphQL. Answers 101 by hand and gives the socket to the engine,
+//! which speaks WebSocket itself: no buffers of a library stand between a reader and its socket.
 //!
 //! One invariant: a page that is not on the list never gets a socket, with credentials or without.
 
@@ -38,25 +38,77 @@ pub(crate) const TIDEWIRE_V1: &str = "tidewire.v1";
 /// Between our 101 and the moment when the connection is ours; only a peer that takes nothing needs longer.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The subprotocols of GraphQL, the legacy one last.
+const GRAPHQL: [(Protocol, &str); 2] = [
+    (Protocol::GraphqlTransportWs, "graphql-transport-ws"),
+    (Protocol::GraphqlWs, "graphql-ws"),
+];
+
 /// `GET /v1/ws`.
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let accept_key = begin(&gateway, &request)?;
+    if !names(request.headers(), SEC_WEBSOCKET_PROTOCOL, TIDEWIRE_V1) {
+        return Err(Problem::new(
+            HANDSHAKE_INVALID,
+            format!("Sec-WebSocket-Protocol must offer {TIDEWIRE_V1}"),
+        ));
+    }
+    let caller = gateway.origins.judge(request.headers());
+    // A ticket in a URL is for pages, which cannot do otherwise.
+    if caller == Caller::NoPage && !request.headers().contains_key(AUTHORIZATION) {
+        let detail = "without an Origin, a bearer token in the Authorization header is needed";
+        return Err(Problem::new(Code::UNAUTHENTICATED, detail));
+    }
+    let mut response = hand_over(&gateway, request, caller, Protocol::TidewireV1).await?;
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(TIDEWIRE_V1));
+    Ok(response)
+}
+
+/// The upgrade on a path of GraphQL. Routers have no `Origin`, and bring their credentials with `connection_init`. A client
+/// that offers no subprotocol of ours is told so on the socket, because a browser cannot read a refused upgrade.
+pub(crate) async fn upgrade_graphql(gateway: &Arc<Gateway>, request: Request) -> Result<Response, Problem> {
+    let accept_key = begin(gateway, &request)?;
+    let offered =
+        |(_, name): &&(Protocol, &'static str)| names(request.headers(), SEC_WEBSOCKET_PROTOCOL, name);
+    let chosen = GRAPHQL.iter().find(offered).copied();
+    let protocol = chosen.map_or(Protocol::Unacceptable, |(protocol, _)| protocol);
+    let caller = gateway.origins.judge(request.headers());
+    let mut response = hand_over(gateway, request, caller, protocol).await?;
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
+    if let Some((_, name)) = chosen {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    gateway
+        .metrics
+        .graphql("websocket", chosen.map_or("unacceptable", |(_, name)| name));
+    Ok(response)
+}
+
+/// What comes before any choice: the key of the answer.
+fn begin(gateway: &Gateway, request: &Request) -> Result<HeaderValue, Problem> {
     // The router takes HEAD for GET.
     if request.method() != Method::GET {
         return Err(method_not_allowed("GET"));
     }
     gateway.admitting()?;
-    let accept_key = handshake(request.version(), request.headers())?;
-    let caller = gateway.origins.judge(request.headers());
+    handshake(request.version(), request.headers())
+}
+
+/// Answers 101, and gives the socket to the engine when it is there.
+async fn hand_over(
+    gateway: &Arc<Gateway>,
+    mut request: Request,
+    caller: Caller,
+    protocol: Protocol,
+) -> Result<Response, Problem> {
     if caller == Caller::Foreign {
         return Err(foreign());
-    }
-    // A ticket in a URL is for pages, which cannot do otherwise.
-    if caller == Caller::NoPage && !request.headers().contains_key(AUTHORIZATION) {
-        let detail = "without an Origin, a bearer token in the Authorization header is needed";
-        return Err(Problem::new(Code::UNAUTHENTICATED, detail));
     }
     let ticket = Parameters::ticket_only(request.uri().query())?;
     let reader = gateway
@@ -73,7 +125,7 @@ pub(crate) async fn upgrade(
     let permit = permit.map_err(|code| Problem::new(code, ""))?;
 
     let upgrading = hyper::upgrade::on(&mut request);
-    let session = Arc::clone(&gateway);
+    let session = Arc::clone(gateway);
     gateway.upgrades.spawn(async move {
         let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrading).await else {
             return;
@@ -83,7 +135,7 @@ pub(crate) async fn upgrade(
         };
         session.hub.open_websocket(WebSocket {
             transport,
-            protocol: Protocol::TidewireV1,
+            protocol,
             principal: reader.map(|reader| reader.principal),
             restriction,
             permit,
@@ -95,14 +147,12 @@ pub(crate) async fn upgrade(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(TIDEWIRE_V1));
     Ok(response)
 }
 
 impl Gateway {
     /// What a ticket leaves the session: a filter needs its stream.
-    fn restriction(&self, reader: &Reader) -> Result<Option<Restriction>, Problem> {
+    pub(crate) fn restriction(&self, reader: &Reader) -> Result<Option<Restriction>, Problem> {
         let Some(name) = &reader.stream else {
             return Ok(None);
         };
@@ -167,12 +217,6 @@ fn handshake(version: Version, headers: &HeaderMap) -> Result<HeaderValue, Probl
         return Err(Problem::new(
             HANDSHAKE_INVALID,
             "Sec-WebSocket-Key is 16 bytes in base64",
-        ));
-    }
-    if !names(headers, SEC_WEBSOCKET_PROTOCOL, TIDEWIRE_V1) {
-        return Err(Problem::new(
-            HANDSHAKE_INVALID,
-            format!("Sec-WebSocket-Protocol must offer {TIDEWIRE_V1}"),
         ));
     }
     HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| Problem::new(Code::INTERNAL, ""))
@@ -240,10 +284,8 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_without_our_subprotocol_or_a_key_is_refused() {
+    fn a_handshake_without_a_key_is_refused() {
         for change in [
-            ("sec-websocket-protocol", None),
-            ("sec-websocket-protocol", Some("graphql-transport-ws")),
             ("sec-websocket-key", None),
             ("sec-websocket-key", Some("c2hvcnQ=")),
             ("sec-websocket-key", Some("not base64 at all")),

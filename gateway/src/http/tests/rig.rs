@@ -23,6 +23,7 @@ use schemas::decode::{Decoder, Record};
 use schemas::ids::{Incarnation, Slot, StreamName, TenantId};
 use secrecy::SecretString;
 use serde_json::Value;
+use subscriptions::graphql::{self, Schema};
 use subscriptions::history::{Bounds, Older, OlderError, Page as OlderPage, Partition};
 use subscriptions::hub::{Hub, HubConfig, Services};
 use subscriptions::sequencer::Input;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::http::graphql::{CallbackSettings, Callbacks, Surface};
 use crate::http::listener::{Listener, Tls};
 use crate::http::{
     Gateway, HttpLimits, IngestStatus, Metrics, Operations, Origins, Page, operations_router, public_router,
@@ -82,6 +84,8 @@ pub(super) struct Unusual {
     pub(super) page: Option<Page>,
     pub(super) operations_token: Option<&'static str>,
     pub(super) principal_max: Option<usize>,
+    pub(super) introspection: bool,
+    pub(super) callback: CallbackSettings,
 }
 
 impl Rig {
@@ -97,12 +101,17 @@ impl Rig {
         let sealer = Sealer::new(&[secret("cursor")]).expect("sealer");
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
+        let options = graphql::Options {
+            introspection: unusual.introspection,
+            ..graphql::Options::default()
+        };
+        let schema = Arc::new(Schema::new(&contract, options).expect("schema"));
         let services = Services {
             older: Arc::new(NothingOlder),
             sealer: sealer.clone(),
             authenticator: authenticator.clone(),
             clock: Clock::System,
-            graphql: None,
+            graphql: Some(Arc::clone(&schema)),
         };
         let config = HubConfig {
             workers: 1,
@@ -116,7 +125,16 @@ impl Rig {
         if unusual.page.is_some() {
             origins = origins.with_own_host();
         }
+        let posts = Callbacks::new(
+            unusual.callback,
+            metrics.clone(),
+            TaskTracker::new(),
+            drain.clone(),
+        );
+        let posts = posts.expect("a client");
+        let surface = Surface::new(schema, unusual.introspection, unusual.introspection, posts);
         let gateway = Arc::new(Gateway {
+            graphql: Some(Arc::new(surface)),
             hub: hub.clone(),
             authenticator: authenticator.clone(),
             tickets: Tickets::new(&[secret("ticket")]).expect("tickets"),

@@ -1,0 +1,464 @@
+//! GraphQL over HTTP, by what it promises: media types, statuses, credentials, and each form of a subscription.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::rig::{Answer, ORIGIN, Rig, Served, Unusual, request};
+use crate::http::HttpLimits;
+
+const RESPONSE: &str = "application/graphql-response+json";
+const SUBSCRIBE: &str = r#"{"query":"subscription ($patient: [String!]) { observations(patient: $patient) { kind cursor key data { id } } }"}"#;
+
+fn public() -> Rig {
+    Rig::with(Unusual {
+        introspection: true,
+        ..Unusual::default()
+    })
+}
+
+async fn posted(rig: &Rig, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend_from_slice(headers);
+    rig.post("/graphql", &all, body).await
+}
+
+fn code(answer: &Answer) -> String {
+    let json = answer.json();
+    json["errors"][0]["extensions"]["code"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no code: {json}"))
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_query_is_answered_in_the_media_type_that_was_asked_for() {
+    let rig = public();
+    let body = r#"{"query": "{ __typename }"}"#;
+    for (accept, wanted) in [
+        (RESPONSE, "application/graphql-response+json; charset=utf-8"),
+        ("application/json", "application/json; charset=utf-8"),
+        ("*/*", "application/json; charset=utf-8"),
+    ] {
+        let answer = posted(&rig, &[("accept", accept)], body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert_eq!(answer.headers["content-type"], wanted);
+        assert_eq!(answer.json()["data"]["__typename"], "Query");
+    }
+    let events = posted(&rig, &[("accept", "text/event-stream")], body).await;
+    assert_eq!(events.headers["content-type"], "text/event-stream");
+    assert!(
+        events.text.starts_with("event: next\ndata: {\"data\""),
+        "{}",
+        events.text
+    );
+    assert!(
+        events.text.ends_with("\n\nevent: complete\ndata:\n\n"),
+        "{}",
+        events.text
+    );
+    let parts = posted(&rig, &[("accept", "multipart/mixed;subscriptionSpec=1.0")], body).await;
+    assert!(parts.text.contains("{\"payload\":{\"data\""), "{}", parts.text);
+    assert!(parts.text.ends_with("\r\n--graphql--\r\n"), "{}", parts.text);
+}
+
+#[tokio::test]
+async fn the_status_of_a_refused_document_follows_the_media_type() {
+    let rig = public();
+    for body in [
+        r#"{"query": "{"}"#,
+        r#"{"query": "{ nothing }"}"#,
+        r#"{"query": "query ($id: ID!) { __typename }", "variables": {"id": null}}"#,
+    ] {
+        let strict = posted(&rig, &[("accept", RESPONSE)], body).await;
+        assert_eq!(strict.status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(strict.json().get("data").is_none());
+        let lax = posted(&rig, &[("accept", "application/json")], body).await;
+        assert_eq!(lax.status, StatusCode::OK, "{body}");
+        assert!(!code(&lax).is_empty());
+        let events = posted(&rig, &[("accept", "text/event-stream")], body).await;
+        assert_eq!(events.status, StatusCode::OK);
+        assert!(
+            events.text.starts_with("event: next\ndata: {\"errors\""),
+            "{}",
+            events.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_bad_request_has_its_status_in_every_media_type() {
+    let rig = public();
+    for accept in [RESPONSE, "application/json", "text/event-stream"] {
+        let bad = posted(&rig, &[("accept", accept)], "[]").await;
+        assert_eq!((bad.status.as_u16(), code(&bad).as_str()), (400, "body_invalid"));
+        let missing = posted(&rig, &[("accept", accept)], r#"{"qeury": "x"}"#).await;
+        assert_eq!(missing.status.as_u16(), 400);
+    }
+    let form = rig
+        .post("/graphql", &[("content-type", "text/plain")], "{}")
+        .await;
+    assert_eq!(
+        (form.status.as_u16(), code(&form).as_str()),
+        (415, "unsupported_media_type")
+    );
+    let large = posted(&rig, &[], &"x".repeat(70_000)).await;
+    assert_eq!(
+        (large.status.as_u16(), code(&large).as_str()),
+        (413, "body_too_large")
+    );
+    let other = rig.ask(request("PATCH", "/graphql", &[], "")).await;
+    assert_eq!(other.status.as_u16(), 405);
+    assert_eq!(other.headers["allow"], "GET, POST");
+}
+
+#[tokio::test]
+async fn get_executes_queries_and_never_mutations() {
+    let rig = public();
+    let query = rig
+        .get("/graphql?query=%7B__typename%7D", &[("accept", RESPONSE)])
+        .await;
+    assert_eq!(query.status, StatusCode::OK, "{}", query.text);
+    let mutation = rig
+        .get(
+            "/graphql?query=mutation%20%7B__typename%7D",
+            &[("accept", RESPONSE)],
+        )
+        .await;
+    assert_eq!(
+        mutation.status,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "{}",
+        mutation.text
+    );
+    assert_eq!(mutation.headers["allow"], "POST");
+}
+
+#[tokio::test]
+async fn without_credentials_only_a_public_schema_answers() {
+    let body = r#"{"query": "{ __typename }"}"#;
+    let closed = Rig::new();
+    let nobody = posted(&closed, &[], body).await;
+    assert_eq!(
+        (nobody.status.as_u16(), code(&nobody).as_str()),
+        (401, "unauthenticated")
+    );
+    assert!(nobody.headers.contains_key("www-authenticate"));
+    let bearer = closed.bearer();
+    let known = posted(&closed, &[("authorization", &bearer)], body).await;
+    assert_eq!(known.status, StatusCode::OK);
+    let wrong = posted(&public(), &[("authorization", "Bearer nonsense")], body).await;
+    assert_eq!(wrong.status.as_u16(), 401);
+    let subscription = posted(&public(), &[("accept", "text/event-stream")], SUBSCRIBE).await;
+    assert_eq!(
+        (subscription.status.as_u16(), code(&subscription).as_str()),
+        (401, "unauthenticated")
+    );
+}
+
+#[tokio::test]
+async fn a_subscription_needs_a_form_for_many_results() {
+    let rig = Rig::new();
+    rig.complete().await;
+    let bearer = rig.bearer();
+    for accept in [RESPONSE, "application/json", "*/*"] {
+        let headers = [("accept", accept), ("authorization", bearer.as_str())];
+        let answer = posted(&rig, &headers, SUBSCRIBE).await;
+        assert_eq!(
+            (answer.status.as_u16(), code(&answer).as_str()),
+            (406, "not_acceptable")
+        );
+    }
+}
+
+/// A subscription over a real connection.
+struct Live {
+    socket: TcpStream,
+    found: Vec<u8>,
+    _served: Served,
+}
+
+impl Live {
+    /// Sends a request with a bearer token; its answer must be this one.
+    async fn open(rig: &Rig, line: &str, headers: &str, body: &str, status: u16) -> Self {
+        let served = rig.serve(&HttpLimits::default(), None);
+        let mut socket = served.connect().await;
+        let (bearer, length) = (rig.bearer(), body.len());
+        let text = format!(
+            "{line} HTTP/1.1\r\nhost: gateway.example\r\nauthorization: {bearer}\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n{headers}\r\n\r\n{body}"
+        );
+        socket.write_all(text.as_bytes()).await.expect("written");
+        let mut live = Self {
+            socket,
+            found: Vec::new(),
+            _served: served,
+        };
+        let head = live.until("\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        live
+    }
+
+    /// Everything so far, once this is in it.
+    async fn until(&mut self, wanted: &str) -> String {
+        let reading = async {
+            loop {
+                let text = String::from_utf8_lossy(&self.found).into_owned();
+                if text.contains(wanted) {
+                    return text;
+                }
+                let length = self.socket.read_buf(&mut self.found).await.expect("read");
+                assert_ne!(length, 0, "{text}");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("in time")
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_comes_as_server_sent_events_by_post_and_by_get() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let mut post = Live::open(&rig, "POST /graphql", "accept: text/event-stream", SUBSCRIBE, 200).await;
+    let query =
+        "/graphql?query=subscription%20%7B%20observations%20%7B%20cursor%20data%20%7B%20id%20%7D%20%7D%20%7D";
+    let mut get = Live::open(
+        &rig,
+        &format!("GET {query}"),
+        "accept: text/event-stream",
+        "",
+        200,
+    )
+    .await;
+    rig.observe("1").await;
+    for live in [&mut post, &mut get] {
+        let text = live.until("\"id\":\"o0\"").await;
+        assert!(text.contains("content-type: text/event-stream"), "{text}");
+        assert!(
+            text.contains("event: next\ndata: {\"data\":{\"observations\":{"),
+            "{text}"
+        );
+    }
+    // From its cursor on, although the address says another place.
+    let text = post.until("\nid: ").await;
+    let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+    let cursor = ids.next_back().expect("a cursor").trim().to_owned();
+    rig.observe("2").await;
+    let headers = format!("accept: text/event-stream\r\nlast-event-id: {cursor}");
+    let after = format!("GET {query}&extensions=%7B%22after%22%3A%22earliest%22%7D");
+    let mut again = Live::open(&rig, &after, &headers, "", 200).await;
+    let text = again.until("\"id\":\"o1\"").await;
+    assert!(!text.contains("\"id\":\"o0\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_subscription_comes_in_parts() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let accept = "accept: multipart/mixed;boundary=graphql;subscriptionSpec=1.0, application/json";
+    let mut live = Live::open(&rig, "POST /graphql", accept, SUBSCRIBE, 200).await;
+    rig.observe("1").await;
+    let text = live.until("\"id\":\"o0\"").await;
+    assert!(
+        text.contains("content-type: multipart/mixed;boundary=\"graphql\";subscriptionSpec=1.0"),
+        "{text}"
+    );
+    live.until("}\r\n--graphql").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_granted_is_told_in_a_result() {
+    let rig = Rig::new();
+    rig.complete().await;
+    let bearer = format!("Bearer {}", rig.token("north", "user/Patient.rs", ""));
+    let headers = [
+        ("accept", "text/event-stream"),
+        ("authorization", bearer.as_str()),
+    ];
+    let answer = posted(&rig, &headers, SUBSCRIBE).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(
+        answer.text.contains("\"code\":\"stream_forbidden\""),
+        "{}",
+        answer.text
+    );
+    assert!(
+        answer.text.ends_with("event: complete\ndata:\n\n"),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test]
+async fn a_single_connection_carries_the_operations_of_its_principal_only() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let bearer = rig.bearer();
+    let other = format!("Bearer {}", rig.token("south", "user/Observation.rs", ""));
+    let reserved = rig
+        .ask(request(
+            "PUT",
+            "/graphql/stream",
+            &[("authorization", &bearer)],
+            "",
+        ))
+        .await;
+    assert_eq!(reserved.status, StatusCode::CREATED, "{}", reserved.text);
+    let token = reserved.text;
+    let operate = async |bearer: &str, token: &str, id: &str| {
+        let headers = [
+            ("authorization", bearer),
+            ("x-graphql-event-stream-token", token),
+            ("content-type", "application/json"),
+        ];
+        let body = json!({
+            "query": "subscription { observations { data { id } } }",
+            "extensions": {"operationId": id},
+        });
+        rig.post("/graphql/stream", &headers, &body.to_string()).await
+    };
+    let early = operate(&bearer, &token, "a").await;
+    assert_eq!(
+        (early.status.as_u16(), code(&early).as_str()),
+        (409, "reservation_state")
+    );
+    let open = format!("GET /graphql/stream?token={token}");
+    let mut live = Live::open(&rig, &open, "accept: text/event-stream", "", 200).await;
+    Live::open(&rig, &open, "accept: text/event-stream", "", 409).await;
+    for (bearer, token) in [(&bearer, "unknown"), (&other, token.as_str())] {
+        let foreign = operate(bearer, token, "a").await;
+        assert_eq!(
+            (foreign.status.as_u16(), code(&foreign).as_str()),
+            (404, "reservation_unknown")
+        );
+    }
+    assert_eq!(operate(&bearer, &token, "a").await.status, StatusCode::ACCEPTED);
+    assert_eq!(operate(&bearer, &token, "a").await.status, StatusCode::CONFLICT);
+    rig.observe("1").await;
+    let text = live.until("\"id\":\"o0\"").await;
+    assert!(
+        text.contains("event: next\ndata: {\"id\":\"a\",\"payload\":{\"data\":"),
+        "{text}"
+    );
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-graphql-event-stream-token", token.as_str()),
+    ];
+    let stopped = rig
+        .ask(request("DELETE", "/graphql/stream?operationId=a", &headers, ""))
+        .await;
+    assert_eq!(stopped.status, StatusCode::OK);
+    drop(live);
+    let gone = async {
+        while rig
+            .ask(request("DELETE", "/graphql/stream?operationId=a", &headers, ""))
+            .await
+            .status
+            != StatusCode::NOT_FOUND
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .expect("the token ends with its stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_that_is_not_used_is_forgotten_and_gives_its_place_back() {
+    let rig = Rig::with(Unusual {
+        principal_max: Some(1),
+        ..Unusual::default()
+    });
+    let bearer = rig.bearer();
+    let reserve = || {
+        rig.ask(request(
+            "PUT",
+            "/graphql/stream",
+            &[("authorization", &bearer)],
+            "",
+        ))
+    };
+    assert_eq!(reserve().await.status, StatusCode::CREATED);
+    let full = reserve().await;
+    assert_eq!(
+        (full.status.as_u16(), code(&full).as_str()),
+        (429, "principal_connections_exceeded")
+    );
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(reserve().await.status, StatusCode::CREATED);
+    let nobody = rig.ask(request("PUT", "/graphql/stream", &[], "")).await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn sockets_are_opened_for_pages_on_the_list_and_for_routers() {
+    let rig = Rig::new();
+    let handshake = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n\
+                     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: ";
+    let upgrade = async |path: &str, protocols: &str, origin: Option<&str>| {
+        let served = rig.serve(&HttpLimits::default(), None);
+        let mut socket = served.connect().await;
+        let origin = origin.map_or_else(String::new, |origin| format!("origin: {origin}\r\n"));
+        let text =
+            format!("GET {path} HTTP/1.1\r\nhost: gateway.example\r\n{origin}{handshake}{protocols}\r\n\r\n");
+        socket.write_all(text.as_bytes()).await.expect("written");
+        let mut found = Vec::new();
+        while !found.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert_ne!(socket.read_buf(&mut found).await.expect("read"), 0);
+        }
+        String::from_utf8_lossy(&found).into_owned()
+    };
+    for path in ["/graphql/ws", "/graphql", "/ws"] {
+        let answer = upgrade(path, "graphql-ws, graphql-transport-ws", None).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{path}: {answer}");
+        assert!(
+            answer.contains("sec-websocket-protocol: graphql-transport-ws\r\n"),
+            "{answer}"
+        );
+    }
+    let legacy = upgrade("/graphql/ws", "graphql-ws", Some(ORIGIN)).await;
+    assert!(
+        legacy.contains("sec-websocket-protocol: graphql-ws\r\n"),
+        "{legacy}"
+    );
+    let foreign = upgrade("/graphql/ws", "graphql-ws", Some("https://evil.example")).await;
+    assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
+    let other = upgrade("/graphql/ws", "tidewire.v1", None).await;
+    assert!(
+        other.starts_with("HTTP/1.1 101") && !other.contains("sec-websocket-protocol"),
+        "{other}"
+    );
+    let ours = upgrade("/v1/ws", "graphql-transport-ws", Some(ORIGIN)).await;
+    assert!(ours.starts_with("HTTP/1.1 400"), "{ours}");
+}
+
+#[tokio::test]
+async fn a_browser_gets_graphiql_where_it_is_switched_on_and_nothing_of_it_elsewhere() {
+    let html = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    let open = public();
+    let page = open.get("/graphql", &html).await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.headers.contains_key("content-security-policy"));
+    let files = page.text.split('"').filter(|text| text.starts_with("/graphiql/"));
+    for file in files {
+        let Ok(response) =
+            tower::ServiceExt::oneshot(open.public.clone(), request("GET", file, &[], "")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{file}");
+    }
+    assert!(!page.text.contains("//"), "no other host");
+    let closed = Rig::new();
+    assert_eq!(
+        closed.get("/graphql", &html).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        closed.get("/graphiql/start.js", &[]).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
