@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod docs;
 pub mod healthcheck;
 pub mod run;
 pub mod tail;
@@ -34,6 +35,8 @@ enum Command {
     Check(check::Check),
     /// Serve sample data with a broker and an issuer of its own, and a page to look at them.
     Demo(demo::Demo),
+    /// Print a document that follows from a contract.
+    Docs(docs::Docs),
     /// Print a token of the development issuer.
     Token(token::Token),
     /// Print a stream's events as they come, one JSON object a line.
@@ -83,6 +86,7 @@ impl Cli {
             Command::Run(run) => run.execute(),
             Command::Check(check) => check.execute(),
             Command::Demo(demo) => demo.execute(),
+            Command::Docs(docs) => docs.execute(),
             Command::Token(token) => token.execute(),
             Command::Tail(tail) => tail.execute(),
             Command::Healthcheck(healthcheck) => healthcheck.execute(),

@@ -55,6 +55,32 @@ fn any() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+#[test]
+fn the_subgraph_is_printed_for_composition() {
+    let folder = folder(&good(any()));
+    let clinical = folder.path().join("clinical");
+    let by_folder = run(tidewire(folder.path())
+        .args(["docs", "sdl", "--contracts"])
+        .arg(&clinical));
+    let by_config = run(tidewire(folder.path())
+        .args(["docs", "sdl", "--config"])
+        .arg(folder.path().join("tidewire.toml")));
+    assert_eq!(by_folder, by_config);
+    let (code, sdl, _) = by_folder;
+    assert_eq!(code, Some(0));
+    assert!(
+        sdl.contains("type Subscription {") && sdl.contains("@link("),
+        "{sdl}"
+    );
+    assert!(
+        !sdl.contains("@stream"),
+        "what binds it to streams is nobody else's"
+    );
+    let (code, sdl, told) = run(tidewire(folder.path()).args(["docs", "sdl", "--contracts", "absent"]));
+    assert_eq!((code, sdl.as_str()), (Some(64), ""));
+    assert!(told.contains("problem"), "{told}");
+}
+
 /// A server that was started, and the lines that it printed first. Killed when it is dropped.
 struct Server {
     child: Child,

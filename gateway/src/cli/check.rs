@@ -38,11 +38,7 @@ impl Check {
         }
         let checked = match self.contracts {
             Some(folder) => Contract::load(&folder).map(|contract| describe(&folder, &contract)),
-            None => {
-                let environment = std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
-                let file = self.config.or(environment);
-                check_config(&file.unwrap_or_else(|| PathBuf::from(CONFIG_FILE)))
-            }
+            None => check_config(&chosen_config(self.config)),
         };
         match checked {
             Ok(summary) => {
@@ -55,6 +51,14 @@ impl Check {
             }
         }
     }
+}
+
+/// The configuration file that is meant.
+pub(super) fn chosen_config(named: Option<PathBuf>) -> PathBuf {
+    let environment = || std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
+    named
+        .or_else(environment)
+        .unwrap_or_else(|| PathBuf::from(CONFIG_FILE))
 }
 
 fn check_config(file: &Path) -> Result<String, Vec<Finding>> {
