@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use auth::dev::ISSUER;
 use clap::Args;
+use schemas::graph::Emit;
 
 use super::run::{on_runtime, refuse, serve};
 use super::{Exit, tell, tell_findings};
@@ -102,6 +103,11 @@ async fn run(options: Options) -> Exit {
         .max_by_key(|name| *name == "observations")
         .unwrap_or("observations")
         .to_owned();
+    // A field that gives events has the same fields on every contract.
+    let mut fields = demo.setup.contract.graph.fields.values();
+    let field = fields
+        .find(|field| field.stream.as_str() == stream && field.emit == Emit::Event)
+        .map(|field| field.name.to_string());
     let beside = async move {
         match demo.producer {
             Some(producer) => producer.run().await,
@@ -112,7 +118,7 @@ async fn run(options: Options) -> Exit {
         Ok(app) => {
             let more = |addresses: &Addresses| {
                 let mut lines = vec![format!("kafka={}", addresses.kafka), format!("issuer={ISSUER}")];
-                lines.extend(examples(addresses, &stream, &readers));
+                lines.extend(examples(addresses, &stream, field.as_deref(), &readers));
                 lines
             };
             serve(app, more, beside).await
@@ -122,7 +128,12 @@ async fn run(options: Options) -> Exit {
 }
 
 /// Commands that work as they stand, in another terminal.
-fn examples(addresses: &Addresses, stream: &str, readers: &[endpoints::SampleReader]) -> Vec<String> {
+fn examples(
+    addresses: &Addresses,
+    stream: &str,
+    field: Option<&str>,
+    readers: &[endpoints::SampleReader],
+) -> Vec<String> {
     let scheme = if addresses.is_tls { "https" } else { "http" };
     let url = format!("{scheme}://{}", addresses.public);
     let program = std::env::current_exe().ok().map_or_else(
@@ -131,7 +142,7 @@ fn examples(addresses: &Addresses, stream: &str, readers: &[endpoints::SampleRea
     );
     let mut lines = vec![
         String::new(),
-        format!("# a page that shows it: {url}/"),
+        format!("# a page that shows it: {url}/ (and GraphQL, to try: {url}/graphql)"),
         "# or, in another terminal:".to_owned(),
     ];
     // Another terminal may have another environment.
@@ -162,6 +173,12 @@ fn examples(addresses: &Addresses, stream: &str, readers: &[endpoints::SampleRea
         lines.push(format!(
             "curl -N -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream' {url}/v1/streams/{stream}"
         ));
+        if let Some(field) = field {
+            lines.push(format!(
+                "curl -N -H \"Authorization: Bearer $TOKEN\" -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\\n  \
+                 -d '{{\"query\":\"subscription {{ {field} {{ kind cursor key time }} }}\"}}' {url}/graphql"
+            ));
+        }
     }
     if let Some(reader) = patient {
         lines.push(format!(
