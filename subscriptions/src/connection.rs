@@ -29,8 +29,9 @@ pub(crate) struct Connection {
     /// Takes a WebSocket client's bytes apart.
     pub(crate) reader: Option<ws::Reader>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
-    /// Subscriptions that wait for their stream to be ready.
-    pub(crate) waiting: usize,
+    /// Subscriptions that wait for their stream to be ready, or for their token to be verified: a number of this worker's,
+    /// and the client's id as JSON.
+    pub(crate) waiting: Vec<(u64, Box<str>)>,
     /// The rest of a frame and control messages, from `written` on.
     pending: Vec<u8>,
     written: usize,
@@ -105,7 +106,7 @@ impl Connection {
             outlet,
             reader: None,
             subscriptions: Vec::new(),
-            waiting: 0,
+            waiting: Vec::new(),
             pending: Vec::new(),
             written: 0,
             frame_rest: 0,
@@ -152,6 +153,25 @@ impl Connection {
         self.subscriptions
             .iter()
             .position(|have| have.as_ref().is_some_and(|have| &*have.id == id))
+    }
+
+    /// Whether a subscription with this JSON id is there, or waits to begin.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.find(id).is_some() || self.waiting.iter().any(|(_, have)| &**have == id)
+    }
+
+    /// A subscription that waited goes on. `false`: it was ended meanwhile.
+    pub(crate) fn waited(&mut self, number: u64) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|(have, _)| *have != number);
+        self.waiting.len() < before
+    }
+
+    /// Ends a subscription that waits to begin. `false`: there is none with this JSON id.
+    pub(crate) fn give_up(&mut self, id: &str) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|(_, have)| &**have != id);
+        self.waiting.len() < before
     }
 
     /// Those for whom there are subscriptions beside the session's own principal.

@@ -575,3 +575,30 @@ async fn a_slow_reader_is_closed_with_1013_and_a_drain_with_1012() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_completed_before_its_stream_is_ready_does_not_begin() {
+    local(async {
+        let issuer = DevelopmentIssuer::ephemeral().unwrap();
+        let mut node = Node::unready(&Log::new(), HubConfig::default(), &issuer).await;
+        let mut reader = clinician(&node).await;
+        reader.operate("1", ALL, None).await;
+        reader.operate("2", ALL, None).await;
+        reader.say(json!({"type": "complete", "id": "1"})).await;
+        node.settle().await;
+        node.complete(&[0]).await;
+        let began = reader.until("ping").await;
+        assert!(began["payload"]["cursors"]["2"].is_string(), "{began}");
+        node.publish(0, "north", numbered(1)).await;
+        assert_eq!(reader.next().await.unwrap()["id"], "2");
+        // While it waited its id was taken.
+        let mut node = Node::unready(&Log::new(), HubConfig::default(), &issuer).await;
+        let mut reader = clinician(&node).await;
+        reader.operate("1", ALL, None).await;
+        reader.operate("1", ALL, None).await;
+        node.complete(&[0]).await;
+        while reader.next().await.is_some() {}
+        assert_eq!(reader.close, Some(4409));
+    })
+    .await;
+}

@@ -70,7 +70,7 @@ impl State {
         delegate: Option<Arc<Principal>>,
     ) {
         let id = json!(operation.id).to_string();
-        if self.connections[place].find(&id).is_some() {
+        if self.connections[place].has(&id) {
             let reason = duplicate(&operation.id);
             return self.close_saying(place, Close::DUPLICATE, &reason);
         }
@@ -123,12 +123,17 @@ impl State {
     /// Verifies whose operation it is, then begins it. So many may wait as a session may have subscriptions.
     pub(super) fn operate_for(&mut self, place: usize, operation: Operation, token: Token) {
         let Some(worker) = self.this.upgrade() else { return };
-        let connection = &mut self.connections[place];
-        if connection.waiting >= self.config.subscriptions_per_session_max {
-            let id = json!(operation.id).to_string();
+        let id = json!(operation.id).to_string();
+        if self.connections[place].has(&id) {
+            let reason = duplicate(&operation.id);
+            return self.close_saying(place, Close::DUPLICATE, &reason);
+        }
+        if self.connections[place].waiting.len() >= self.config.subscriptions_per_session_max {
             return self.refuse(place, &id, &Failure::new(Code::SUBSCRIPTIONS, ""));
         }
-        connection.waiting += 1;
+        let number = self.serial();
+        let connection = &mut self.connections[place];
+        connection.waiting.push((number, Box::from(id)));
         let serial = connection.serial;
         let services = Arc::clone(&self.services);
         self.tasks.spawn_local(async move {
@@ -138,7 +143,9 @@ impl State {
             let Some(connection) = state.connection(place, serial) else {
                 return;
             };
-            connection.waiting -= 1;
+            if !connection.waited(number) {
+                return;
+            }
             let Some(principal) = connection.session.principal.clone() else {
                 return;
             };

@@ -306,12 +306,16 @@ impl State {
             Effect::OperateFor(operation, token) => self.operate_for(place, *operation, token),
             Effect::Complete(id) => {
                 let json_id = json!(id).to_string();
+                self.connections[place].give_up(&json_id);
                 if let Some(subscription) = self.connections[place].find(&json_id) {
                     self.end_subscription(place, subscription);
                 }
             }
             Effect::Unsubscribe(id) => {
                 let json_id = json!(id).to_string();
+                if self.connections[place].give_up(&json_id) {
+                    return self.say(place, &Said::Unsubscribed { id: &json_id });
+                }
                 match self.connections[place].find(&json_id) {
                     Some(subscription) => {
                         self.end_subscription(place, subscription);

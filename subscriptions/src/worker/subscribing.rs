@@ -149,19 +149,24 @@ impl State {
         let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get(place)) else {
             return;
         };
-        if connection.waiting >= self.config.subscriptions_per_session_max || self.is_ready(&wanted.stream) {
+        if connection.waiting.len() >= self.config.subscriptions_per_session_max
+            || self.is_ready(&wanted.stream)
+        {
             self.subscribe(place, wanted, &principal);
             return;
         }
         let serial = connection.serial;
-        self.connections[place].waiting += 1;
+        let number = self.serial();
+        self.connections[place].waiting.push((number, wanted.id.clone()));
         self.tasks.spawn_local(async move {
             worker.ready(&wanted.stream).await;
             let mut state = worker.state.borrow_mut();
             let Some(connection) = state.connection(place, serial) else {
                 return;
             };
-            connection.waiting -= 1;
+            if !connection.waited(number) {
+                return;
+            }
             // The token may have been renewed meanwhile.
             let principal = match &wanted.delegate {
                 Some(delegate) => Arc::clone(delegate),
