@@ -2,9 +2,7 @@
 //
 //   node clients.mjs CLIENT BASE_URL
 //
-// Commands: {do:"token",token} {do:"subscribe",id,query,variables?,after?,keep?} {do:"unsubscribe",id}.
-// With `keep`, the page's recipe is followed: the cursor of each result goes into the operation that the client sends
-// again by itself after its connection broke.
+// Commands: {do:"token",token} {do:"subscribe",id,query,variables?,after?} {do:"unsubscribe",id}.
 // What is said: {id,next} {id,complete} {id,error} {socket,...}.
 
 import { hear, say, told } from './lines.mjs';
@@ -13,7 +11,15 @@ const [, , name, base] = process.argv;
 const started = new Map();
 let token = '';
 
-const clients = { 'graphql-ws': overGraphqlWs, 'graphql-sse': overSse, 'graphql-sse-single': overSingleSse, 'apollo-multipart': overMultipart, 'apollo-ws': overApolloWs, 'urql-sse': overUrqlFetch, 'urql-ws': overUrqlWs };
+const clients = {
+  'graphql-ws': overGraphqlWs,
+  'graphql-sse': overSse,
+  'graphql-sse-single': overSingleSse,
+  'apollo-multipart': overMultipart,
+  'apollo-ws': overApolloWs,
+  'urql-sse': overUrqlFetch,
+  'urql-ws': overUrqlWs,
+};
 const client = await clients[name]();
 
 hear((command) => {
@@ -23,15 +29,10 @@ hear((command) => {
     started.delete(command.id);
   }
   if (command.do === 'subscribe') {
-    const { id, query, variables, after, keep } = command;
-    const extensions = after ? { after } : {};
-    const operation = { query, variables, extensions };
+    const { id, query, variables, after } = command;
+    const operation = { query, variables: variables ?? {}, extensions: after ? { after } : {} };
     const sink = {
-      next(result) {
-        const cursor = result?.extensions?.cursor;
-        if (keep && cursor) extensions.after = cursor;
-        say({ id, next: { data: result.data, errors: result.errors, extensions: result.extensions } });
-      },
+      next: ({ data, errors, extensions }) => say({ id, next: { data, errors, extensions } }),
       error: (error) => say({ id, error: told(error) }),
       complete: () => say({ id, complete: true }),
     };
@@ -40,16 +41,45 @@ hear((command) => {
 });
 say({ ready: name });
 
+// A client that comes back by itself sends the operation that it was given, again: from where that began. So the place
+// that was reached is written into the operation with each result: the recipe of the documentation.
+//
+// `extensions.after` needs nothing in the document. graphql-sse copies the extensions in single connection mode; there
+// the document has a variable for `after`, and the variable is what is kept.
+function keepingPlace(client) {
+  return {
+    ...client,
+    subscribe(operation, sink) {
+      const payload = { ...operation, variables: { ...operation.variables }, extensions: { ...operation.extensions } };
+      return client.subscribe(payload, {
+        ...sink,
+        next(result) {
+          const cursor = result.extensions?.cursor;
+          if (cursor) {
+            payload.extensions.after = cursor;
+            if (/\$after\b/.test(payload.query)) payload.variables.after = cursor;
+          }
+          sink.next(result);
+        },
+      });
+    },
+  };
+}
+
 function headers() {
   return { authorization: `Bearer ${token}` };
 }
 
 async function graphqlWs() {
   const [{ createClient }, { WebSocket }] = await Promise.all([import('graphql-ws'), import('ws')]);
-  return createClient({
+  // Apollo's link looks for the browser's own.
+  globalThis.WebSocket ??= WebSocket;
+  const client = createClient({
     url: `${base.replace('http', 'ws')}/graphql/ws`,
     webSocketImpl: WebSocket,
     connectionParams: () => ({ token }),
+    // While nobody listens, the socket fails before it closes: by itself the client takes that for the end.
+    shouldRetry: () => true,
     retryAttempts: 1000,
     retryWait: () => new Promise((resolve) => setTimeout(resolve, 50)),
     on: {
@@ -57,6 +87,7 @@ async function graphqlWs() {
       closed: (event) => say({ socket: 'closed', code: event?.code, reason: event?.reason }),
     },
   });
+  return keepingPlace(client);
 }
 
 async function overGraphqlWs() {
@@ -74,7 +105,8 @@ async function sse(singleConnection) {
     retry: () => new Promise((resolve) => setTimeout(resolve, 50)),
     on: { connecting: () => say({ socket: 'connecting' }), connected: () => say({ socket: 'connected' }) },
   });
-  return (operation, sink) => client.subscribe(operation, sink);
+  const kept = keepingPlace(client);
+  return (operation, sink) => kept.subscribe(operation, sink);
 }
 
 function overSse() {

@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod exact;
 pub mod gateway;
+pub mod graphql;
 pub mod http;
 pub mod issuer;
 pub mod jws;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod producer;
 pub mod raw;
 pub mod reader;
+pub mod router;
 pub mod sse;
 pub mod topics;
 pub mod volume;

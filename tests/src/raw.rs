@@ -31,12 +31,17 @@ impl Raw {
 
     /// Connects and upgrades to a WebSocket by hand.
     pub async fn upgrade(address: SocketAddr, token: &str) -> Result<Self> {
+        let more = format!("Sec-WebSocket-Protocol: tidewire.v1\r\nAuthorization: Bearer {token}\r\n");
+        Self::upgrade_to(address, "/v1/ws", &more).await
+    }
+
+    /// Connects and upgrades on this path, with more lines in the head.
+    pub async fn upgrade_to(address: SocketAddr, path: &str, more: &str) -> Result<Self> {
         let mut raw = Self::connect(address).await?;
         let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
         let request = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: tidewire.v1\r\n\
-             Authorization: Bearer {token}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{more}\r\n"
         );
         raw.send(request.as_bytes()).await?;
         let head = raw.read_until(b"\r\n\r\n").await?;

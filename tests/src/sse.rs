@@ -80,6 +80,11 @@ impl Sse {
                 .header("content-type", "application/json")
                 .body(body.to_string());
         }
+        Self::begin(request).await
+    }
+
+    /// Sends a request whose answer is a stream, or gives the answer that refused it.
+    pub async fn begin(request: reqwest::RequestBuilder) -> Result<Result<Self, Answer>> {
         let response = wait::within("a stream to begin", request.send()).await??;
         let headers = response.headers().clone();
         if response.status() == 200 {

@@ -18,8 +18,10 @@ use crate::{http, wait};
 pub struct Dial {
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
-    /// What follows `/v1/ws`, with its question mark.
+    /// What follows the path, with its question mark.
     pub query: String,
+    /// The path and the subprotocol; `/v1/ws` and `tidewire.v1` where there is none.
+    pub tongue: Option<(&'static str, &'static str)>,
     /// More request headers.
     pub headers: Vec<(String, String)>,
     /// The size of the socket's receive buffer.
@@ -88,9 +90,10 @@ impl Ws {
 
     /// Opens a connection, or tells how it was refused.
     pub async fn dial(address: SocketAddr, dial: &Dial) -> Result<Result<Self, Refused>> {
-        let mut request = format!("ws://{address}/v1/ws{}", dial.query).into_client_request()?;
+        let (path, protocol) = dial.tongue.unwrap_or(("/v1/ws", "tidewire.v1"));
+        let mut request = format!("ws://{address}{path}{}", dial.query).into_client_request()?;
         let headers = request.headers_mut();
-        headers.insert("sec-websocket-protocol", "tidewire.v1".parse()?);
+        headers.insert("sec-websocket-protocol", protocol.parse()?);
         if let Some(token) = &dial.token {
             headers.insert("authorization", http::bearer(token).parse()?);
         }
@@ -101,10 +104,10 @@ impl Ws {
         let stream = connect(address, dial.receive_bytes).await?;
         match wait::within("an upgrade", tokio_tungstenite::client_async(request, stream)).await? {
             Ok((inner, answer)) => {
-                let protocol = answer.headers().get("sec-websocket-protocol");
+                let spoken = answer.headers().get("sec-websocket-protocol");
                 ensure!(
-                    protocol.is_some_and(|protocol| protocol == "tidewire.v1"),
-                    "the subprotocol is {protocol:?}"
+                    spoken.is_some_and(|spoken| spoken == protocol),
+                    "the subprotocol is {spoken:?}"
                 );
                 Ok(Ok(Self { inner }))
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 use tidewire_tests::contract;
 use tidewire_tests::gateway::Setup;
+use tidewire_tests::graphql;
 use tidewire_tests::issuer::Issuer;
 use tidewire_tests::kafka::Kafka;
 use tidewire_tests::producer::Producer;
@@ -65,6 +66,14 @@ impl World {
             &self.issuer,
             contract::observations(topics),
         )
+    }
+
+    /// The same, as GraphQL clients see it.
+    pub(crate) fn graphql(&self, topics: &[&str]) -> Setup {
+        let mut setup = self.setup(topics);
+        setup.sdl = Some(graphql::SDL.to_owned());
+        graphql::SETTINGS.clone_into(&mut setup.more);
+        setup
     }
 
     /// A token that gives the tenant's rows.
