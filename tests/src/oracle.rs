@@ -4,6 +4,7 @@
 //! and this page differ, one of them is wrong.
 
 pub mod random;
+pub mod selection;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -29,7 +29,7 @@ use tidewire_tests::volume::{dice, say, volume};
 use crate::support::World;
 
 /// A test runner with the promise's dice.
-fn runner(promise: &str, cases: u32) -> TestRunner {
+pub(crate) fn runner(promise: &str, cases: u32) -> TestRunner {
     let mut seed = [0; 32];
     dice(promise).fill_bytes(&mut seed);
     let config = Config {
@@ -41,14 +41,14 @@ fn runner(promise: &str, cases: u32) -> TestRunner {
 }
 
 #[derive(Debug)]
-struct Case {
-    model: Model,
-    who: Who,
-    filter: Filter,
-    records: Vec<Record>,
+pub(crate) struct Case {
+    pub(crate) model: Model,
+    pub(crate) who: Who,
+    pub(crate) filter: Filter,
+    pub(crate) records: Vec<Record>,
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     let tenants = || vec!["north".to_owned(), "south".to_owned()];
     random::model("things".to_owned(), "topic".to_owned()).prop_flat_map(move |model| {
         let records: Vec<_> = (0..6).map(|n| random::record(&model, tenants(), n)).collect();
@@ -146,20 +146,7 @@ fn decide(case: &Case) -> Result<()> {
 }
 
 fn admitted(stream: &Stream, who: &Who, filter: &Filter) -> Result<auth::access::Selection, &'static str> {
-    let claims = who
-        .claims
-        .iter()
-        .filter_map(|(name, value)| Some((name.clone(), Arc::from(value.as_str()?))));
-    let principal = Principal {
-        issuer: "issuer".into(),
-        subject: who.subject.as_str().into(),
-        tenant: TenantId::parse(&who.tenant).expect("a tenant"),
-        scopes: who.scopes.clone(),
-        claims: claims.collect(),
-        token_id: None,
-        expires_at_ms: i64::MAX,
-    };
-    let grant = Grant::compile(stream, &principal).map_err(|denied| denied.code.name)?;
+    let grant = Grant::compile(stream, &principal(who)).map_err(|denied| denied.code.name)?;
     let filter: serde_json::Map<String, Value> = filter
         .iter()
         .map(|(name, values)| (name.clone(), json!(values)))
@@ -168,7 +155,24 @@ fn admitted(stream: &Stream, who: &Who, filter: &Filter) -> Result<auth::access:
     grant.select(stream, &filter).map_err(|denied| denied.code.name)
 }
 
-fn raw(record: &Record, offset: i64) -> decode::Record {
+/// Somebody, as the gateway knows them once their token is verified.
+pub(crate) fn principal(who: &Who) -> Principal {
+    let claims = who
+        .claims
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), Arc::from(value.as_str()?))));
+    Principal {
+        issuer: "issuer".into(),
+        subject: who.subject.as_str().into(),
+        tenant: TenantId::parse(&who.tenant).expect("a tenant"),
+        scopes: who.scopes.clone(),
+        claims: claims.collect(),
+        token_id: None,
+        expires_at_ms: i64::MAX,
+    }
+}
+
+pub(crate) fn raw(record: &Record, offset: i64) -> decode::Record {
     let headers = record.headers.iter();
     decode::Record {
         topic: "topic".into(),
