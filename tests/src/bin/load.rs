@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tidewire_tests::load::bare::Bare;
+use tidewire_tests::load::graphql;
 use tidewire_tests::load::readers::Protocol;
 use tidewire_tests::load::scenario::{self, Flow, Target};
 use tidewire_tests::load::suite;
@@ -30,6 +31,16 @@ enum Command {
         #[arg(long, default_value_t = 1.0)]
         scale: f64,
         /// Only the scenarios with this in their name.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// What GraphQL costs beside the plain WebSocket, as a Markdown table: one operation for all, an argument for each, a
+    /// selection for each.
+    Graphql {
+        /// Makes the runs longer or shorter, and the readers more or fewer.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Only the rows with this in their name.
         #[arg(long)]
         only: Option<String>,
     },
@@ -56,6 +67,9 @@ struct Run {
     /// A token that gives all rows of the tenant north. Without it, TIDEWIRE_TOKEN is used.
     #[arg(long, env = "TIDEWIRE_TOKEN", hide_env_values = true)]
     token: String,
+    /// The subscription that readers ask for, with --protocol graphql; its events must have the data's `s` and `t` side by side.
+    #[arg(long)]
+    operation: Option<String>,
     /// What the readers speak.
     #[arg(long, value_enum, default_value_t = Protocol::Websocket)]
     protocol: Protocol,
@@ -75,6 +89,11 @@ fn main() -> Result<()> {
         Command::Bare(bare) => bare.serve(),
         Command::Suite { scale, only } => runtime()?.block_on(async {
             let table = suite::table(scale, only.as_deref()).await?;
+            writeln!(std::io::stdout(), "{table}")?;
+            Ok(())
+        }),
+        Command::Graphql { scale, only } => runtime()?.block_on(async {
+            let table = graphql::table(scale, only.as_deref()).await?;
             writeln!(std::io::stdout(), "{table}")?;
             Ok(())
         }),
@@ -102,6 +121,11 @@ async fn drive(run: Run) -> Result<()> {
         bootstrap: run.kafka,
         streams: streams.collect::<Result<_>>()?,
         token: run.token,
+        operations: run
+            .operation
+            .map(|query| serde_json::json!({"query": query}).to_string())
+            .into_iter()
+            .collect(),
     };
     let flow = Flow::Rate(run.rate, Duration::from_secs(run.seconds));
     let outcome = scenario::run(&target, run.protocol, run.readers, flow).await?;

@@ -132,6 +132,8 @@ async fn drive(bare: &Bare, child: &mut Child) -> Result<f64> {
         count: bare.readers,
         token: String::new(),
         streams: Vec::new(),
+        operations: Vec::new(),
+        silent: true,
     });
     let open = || crowd.tally.open.load(std::sync::atomic::Ordering::Relaxed);
     wait::until_true("the bare readers to be connected", || open() == bare.readers).await?;

@@ -28,6 +28,16 @@ pub fn write(number: u64) -> Vec<u8> {
     data
 }
 
+/// The same about a patient.
+#[must_use]
+pub fn write_about(number: u64, patient: usize) -> Vec<u8> {
+    let mut data = format!("{{\"s\":{number},\"t\":{},\"p\":\"", now_us()).into_bytes();
+    let rest = format!("\",\"subject\":{{\"reference\":\"Patient/{patient}\"}}}}");
+    data.resize(BYTES.saturating_sub(rest.len()), b'x');
+    data.extend_from_slice(rest.as_bytes());
+    data
+}
+
 /// Finds marks in bytes that arrive piece by piece.
 #[derive(Debug, Default)]
 pub struct Finder {
@@ -118,6 +128,7 @@ mod tests {
             stream.extend_from_slice(b"}}");
         }
         assert_eq!(write(7).len(), BYTES);
+        assert_eq!(write_about(7, 10_000).len(), BYTES);
         for cut in 0..stream.len() {
             let (mut finder, mut numbers) = (Finder::default(), Vec::new());
             let (head, tail) = stream.split_at(cut);

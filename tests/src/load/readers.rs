@@ -31,6 +31,8 @@ pub enum Protocol {
     Websocket,
     /// Server-sent events.
     Sse,
+    /// `graphql-transport-ws`.
+    Graphql,
     /// Nothing: connect and read.
     Bare,
 }
@@ -48,6 +50,10 @@ pub struct Plan {
     pub token: String,
     /// The streams; reader `n` takes the `n`th, round and round.
     pub streams: Vec<String>,
+    /// GraphQL: what is subscribed to, as the payload of `subscribe`; reader `n` takes the `n`th, round and round.
+    pub operations: Vec<String>,
+    /// Readers never say that they are alive: the gateway was told to be patient, and only events cost it something.
+    pub silent: bool,
 }
 
 /// What the readers have seen; shared with whoever asks.
@@ -131,7 +137,7 @@ async fn run(plan: Plan, tally: Arc<Tally>) -> Result<Histogram<u64>> {
             let (stream, head) = opened?;
             let tally = Arc::clone(&shared.borrow().tally);
             tally.open.fetch_add(1, Ordering::Relaxed);
-            let ended = read(&stream, &head, &shared, plan.protocol).await;
+            let ended = read(&stream, &head, &shared, &plan).await;
             tally.ended.fetch_add(1, Ordering::Relaxed);
             ended
         });
@@ -160,7 +166,7 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
     stream.set_nodelay(true)?;
     // Reset at the end, so that thousands of closed connections do not use up the ports for a minute.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    let (address, token) = (plan.address, &plan.token);
+    let address = plan.address;
     let name = plan
         .streams
         .get(n % plan.streams.len().max(1))
@@ -168,6 +174,7 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
     match plan.protocol {
         Protocol::Bare => Ok((stream, Vec::new())),
         Protocol::Sse => {
+            let token = &plan.token;
             let request = format!(
                 "GET /v1/streams/{name} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\
                  Authorization: Bearer {token}\r\n\r\n"
@@ -182,25 +189,49 @@ async fn open(plan: &Plan, n: usize) -> Result<(TcpStream, Vec<u8>)> {
             Ok((stream, Vec::new()))
         }
         Protocol::Websocket => {
-            let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
-            let request = format!(
-                "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: tidewire.v1\r\n\
-                 Authorization: Bearer {token}\r\n\r\n"
-            );
-            write_all(&stream, request.as_bytes()).await?;
-            let head = read_until(&stream, b"\r\n\r\n").await?;
-            ensure!(
-                head.starts_with(b"HTTP/1.1 101 "),
-                "{}",
-                String::from_utf8_lossy(&head)
-            );
+            upgrade(&stream, plan, "/v1/ws", "tidewire.v1").await?;
             let subscribe = format!("{{\"type\":\"subscribe\",\"id\":\"s\",\"stream\":{name:?}}}");
             write_all(&stream, &raw::frame(0x81, subscribe.as_bytes(), true)).await?;
             let heard = read_until(&stream, b"\"subscribed\"").await?;
             Ok((stream, heard))
         }
+        Protocol::Graphql => {
+            upgrade(&stream, plan, "/graphql/ws", "graphql-transport-ws").await?;
+            write_all(
+                &stream,
+                &raw::frame(0x81, b"{\"type\":\"connection_init\"}", true),
+            )
+            .await?;
+            read_until(&stream, b"\"connection_ack\"}").await?;
+            let operation = plan
+                .operations
+                .get(n % plan.operations.len().max(1))
+                .context("an operation")?;
+            let subscribe = format!("{{\"type\":\"subscribe\",\"id\":\"s\",\"payload\":{operation}}}");
+            write_all(&stream, &raw::frame(0x81, subscribe.as_bytes(), true)).await?;
+            // The ping that names the subscription: its position is fixed.
+            let heard = read_until(&stream, b"\"cursors\":{\"s\":").await?;
+            Ok((stream, heard))
+        }
     }
+}
+
+async fn upgrade(stream: &TcpStream, plan: &Plan, path: &str, protocol: &str) -> Result<()> {
+    let (address, token) = (plan.address, &plan.token);
+    let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    );
+    write_all(stream, request.as_bytes()).await?;
+    let head = read_until(stream, b"\r\n\r\n").await?;
+    ensure!(
+        head.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    Ok(())
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> Result<()> {
@@ -237,7 +268,7 @@ async fn read_until(stream: &TcpStream, mark: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Reads to the end.
-async fn read(stream: &TcpStream, head: &[u8], shared: &RefCell<Shared>, protocol: Protocol) -> Result<()> {
+async fn read(stream: &TcpStream, head: &[u8], shared: &RefCell<Shared>, plan: &Plan) -> Result<()> {
     let mut finder = Finder::default();
     let mut last = None;
     finder.feed(head, |_, _| {});
@@ -247,7 +278,7 @@ async fn read(stream: &TcpStream, head: &[u8], shared: &RefCell<Shared>, protoco
         tokio::select! {
             ready = stream.readable() => ready?,
             _ = alive.tick() => {
-                if protocol == Protocol::Websocket {
+                if matches!(plan.protocol, Protocol::Websocket | Protocol::Graphql) && !plan.silent {
                     write_all(stream, &raw::frame(0x8A, b"", true)).await?;
                 }
                 continue;

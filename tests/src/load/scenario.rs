@@ -33,6 +33,8 @@ pub struct Target {
     pub streams: Vec<(String, String)>,
     /// A token that gives all rows of the tenant `north`.
     pub token: String,
+    /// GraphQL: the payloads of `subscribe`.
+    pub operations: Vec<String>,
 }
 
 /// What a run showed.
@@ -81,6 +83,8 @@ pub async fn run(target: &Target, protocol: Protocol, readers: usize, flow: Flow
         count: readers,
         token: target.token.clone(),
         streams: target.streams.iter().map(|(name, _)| name.clone()).collect(),
+        operations: target.operations.clone(),
+        silent: false,
     });
     let tally = &crowd.tally;
     let open = wait::until_true("the readers to be subscribed", || {

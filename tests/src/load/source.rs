@@ -19,6 +19,7 @@ pub struct Source {
     producer: Producer,
     topics: Vec<String>,
     next: u64,
+    patients: usize,
 }
 
 impl Source {
@@ -28,14 +29,29 @@ impl Source {
             producer: Producer::new(bootstrap)?,
             topics,
             next: 0,
+            patients: 0,
         })
+    }
+
+    /// Each event is about one of so many patients, in turn, and numbered among those of its patient.
+    #[must_use]
+    pub fn about(mut self, patients: usize) -> Self {
+        self.patients = patients;
+        self
     }
 
     fn record(&mut self, topic: usize) -> Option<Record> {
         let topic = self.topics.get(topic)?.clone();
+        let value = match u64::try_from(self.patients).ok().filter(|patients| *patients > 0) {
+            None => payload::write(self.next),
+            Some(patients) => {
+                let patient = usize::try_from(self.next % patients).unwrap_or(0);
+                payload::write_about(self.next / patients, patient)
+            }
+        };
         let record = Record {
             topic,
-            value: Some(payload::write(self.next)),
+            value: Some(value),
             ..Record::default()
         };
         Some(record.on(0).header("tenant", "north"))

@@ -115,6 +115,7 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<(Outcome, f64)
         bootstrap: kafka.bootstrap().to_owned(),
         streams: vec![("observations".to_owned(), topic)],
         token: issuer.token("north").scopes(contract::USER).sign(),
+        operations: Vec::new(),
     };
     let outcome = scenario::run(&target, row.protocol, row.readers, row.flow)
         .await
