@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -44,14 +44,21 @@ pub(crate) async fn object(request: Request, limits: &HttpLimits) -> Result<Map<
 
 /// Reads a body to its end, bounded in size and in time.
 pub(crate) async fn whole(body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::BODY_TOO_LARGE,
+            format!("at most {bytes_max} bytes are read"),
+        )
+    };
+    // A head that announces more is answered at once, not when so much has come.
+    if HttpBody::size_hint(&body).lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(timeout, Limited::new(body, bytes_max).collect());
     match read.await {
         Err(_) => Err(Problem::new(BODY_TIMEOUT, "")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
-            Code::BODY_TOO_LARGE,
-            format!("at most {bytes_max} bytes are read"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Code::BODY_INVALID, "the body ended early")),
     }
 }
