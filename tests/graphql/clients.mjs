@@ -9,6 +9,7 @@ import { hear, say, told } from './lines.mjs';
 
 const [, , name, base] = process.argv;
 const started = new Map();
+const place = name === 'graphql-sse-single' ? 'variables' : 'extensions';
 let token = '';
 
 const clients = {
@@ -30,7 +31,8 @@ hear((command) => {
   }
   if (command.do === 'subscribe') {
     const { id, query, variables, after } = command;
-    const operation = { query, variables: variables ?? {}, extensions: after ? { after } : {} };
+    const operation = { query, variables: { ...variables }, extensions: {} };
+    if (after) operation[place].after = after;
     const sink = {
       next: ({ data, errors, extensions }) => say({ id, next: { data, errors, extensions } }),
       error: (error) => say({ id, error: told(error) }),
@@ -55,10 +57,7 @@ function keepingPlace(client) {
         ...sink,
         next(result) {
           const cursor = result.extensions?.cursor;
-          if (cursor) {
-            payload.extensions.after = cursor;
-            if (/\$after\b/.test(payload.query)) payload.variables.after = cursor;
-          }
+          if (cursor) payload[place].after = cursor;
           sink.next(result);
         },
       });
