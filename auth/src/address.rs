@@ -69,6 +69,8 @@ impl Kind {
             // NAT64 (RFC 6052) and 6to4 (RFC 3056).
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => wraps(high, low),
             [0x2002, high, low, ..] => wraps(high, low),
+            // ISATAP (RFC 5214, section 6.1), whatever its prefix is.
+            [_, _, _, _, 0 | 0x200, 0x5efe, high, low] if wraps(high, low) == Self::Never => Self::Never,
             // Teredo, benchmarking, ORCHID and the other protocol assignments of 2001::/23; documentation.
             [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Never,
             // A cloud's metadata (AWS), in the middle of private addresses.

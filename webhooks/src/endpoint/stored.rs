@@ -46,6 +46,7 @@ struct Stored {
 const ANY: Reach = Reach {
     loopback: true,
     private: true,
+    plain: false,
 };
 
 impl Endpoint {

@@ -359,8 +359,16 @@ fn judge(answer: &Result<Answer, EgressError>) -> Posted {
             408 | 429 | 500..=599 => Posted::Failed,
             _ => Posted::Refused,
         },
-        Err(EgressError::Deadline | EgressError::Exchange(_)) => Posted::Failed,
-        Err(EgressError::Url(_) | EgressError::Address | EgressError::TooLarge(_)) => Posted::Refused,
+        Err(
+            EgressError::Deadline
+            | EgressError::Resolve
+            | EgressError::Connect(_)
+            | EgressError::Tls(_)
+            | EgressError::Exchange(_),
+        ) => Posted::Failed,
+        Err(
+            EgressError::Url(_) | EgressError::Address | EgressError::TooLarge(_) | EgressError::Identity,
+        ) => Posted::Refused,
     }
 }
 
