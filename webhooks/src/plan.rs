@@ -133,6 +133,26 @@ impl<T: Clone + Eq + Hash, E: Clone + Eq + Hash, D> Plan<T, E, D> {
         waiting.unwrap_or_default().into()
     }
 
+    /// Takes what waits for an endpoint and is picked, in order; the rest goes on waiting.
+    pub fn take(&mut self, endpoint: &E, picked: impl Fn(&D) -> bool) -> Vec<D> {
+        let Some(lane) = self.endpoints.get_mut(endpoint) else {
+            return Vec::new();
+        };
+        let (taken, kept): (VecDeque<D>, VecDeque<D>) =
+            std::mem::take(&mut lane.waiting).into_iter().partition(picked);
+        lane.waiting = kept;
+        self.forget(endpoint);
+        taken.into()
+    }
+
+    /// The endpoints for which something waits.
+    pub fn waiting_endpoints(&self) -> impl Iterator<Item = &E> {
+        self.endpoints
+            .iter()
+            .filter(|(_, lane)| !lane.waiting.is_empty())
+            .map(|(endpoint, _)| endpoint)
+    }
+
     /// What is to start next, if anything may. It counts as under way until [`Plan::ended`] is told.
     pub fn start(&mut self) -> Option<(E, D)> {
         // A tenant that may not start now keeps its place; each is looked at once.
@@ -155,6 +175,14 @@ impl<T: Clone + Eq + Hash, E: Clone + Eq + Hash, D> Plan<T, E, D> {
             }
         }
         None
+    }
+
+    /// Puts back what was just started and did not begin after all, in front of what waits.
+    pub fn put_back(&mut self, endpoint: &E, delivery: D) {
+        if let Some(lane) = self.endpoints.get_mut(endpoint) {
+            lane.waiting.push_front(delivery);
+        }
+        self.ended(endpoint, false);
     }
 
     /// An attempt for the endpoint takes long: it goes on counting for its endpoint and its tenant, and leaves its place on
