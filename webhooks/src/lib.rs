@@ -6,7 +6,8 @@
 //!
 //! The way of an event: [`matching`] says to which endpoints it is owed; [`plan`] whose turn it is; [`render`] and [`sign`]
 //! make the request; [`retry`] and [`breaker`] say what follows; [`ledger`] knows which offsets are settled by it. All of
-//! these decide and do nothing. [`store`] keeps endpoints and what could not be delivered at once.
+//! these decide and do nothing. [`store`] keeps endpoints and what could not be delivered at once. [`scheduler`] owns queues,
+//! breakers and attempts, [`attempt`] is one POST; what both need of the world beyond this crate the gateway gives them.
 //!
 //! Invariants:
 //!
@@ -20,8 +21,13 @@
 //! - What is parked is sealed with its tenant's key and leased to one node at a time; parking twice is parking once
 //!   ([`store`]).
 //! - No secret of an endpoint is shown, printed or stored in the clear ([`endpoint`]).
+//! - What a receiver is sent is one list of headers and a body that the signatures cover; it is called through
+//!   [`auth::egress`] only, under one deadline, and its answer's body is left if it is long or drips ([`attempt`]).
+//! - What is neither over nor parked after two seconds is parked, under way or not: no receiver holds a partition. Of one
+//!   order key only one delivery is on its way ([`scheduler`]).
 //! - No tenant's receivers take what others need to start: queues are bounded per endpoint, places per tenant ([`plan`]).
 
+pub mod attempt;
 pub mod breaker;
 pub mod delivery;
 pub mod endpoint;
@@ -34,5 +40,6 @@ mod payload;
 pub mod plan;
 pub mod render;
 pub mod retry;
+pub mod scheduler;
 pub mod sign;
 pub mod store;

@@ -16,6 +16,7 @@ const NOW_MS: i64 = 1_700_000_000_000;
 const LOOPBACK: Reach = Reach {
     loopback: true,
     private: false,
+    plain: false,
 };
 
 fn pair(byte: u8) -> Ed25519 {
