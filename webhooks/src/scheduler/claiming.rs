@@ -22,6 +22,8 @@ impl<W: World> Scheduler<W> {
         let mut rooms: HashMap<EndpointId, usize> = HashMap::new();
         for (endpoint, lane) in &self.lanes {
             let room = match lane.refuses(now_ms) {
+                // The store gives nothing of an endpoint that is not called: what it gives says that it is called again.
+                Some(_) if lane.is_disabled() => 1,
                 Some(_) => 0,
                 None if lane.is_on_trial() => 1,
                 None => self.plan.room(endpoint).min(self.bounds.claim_max),

@@ -34,6 +34,10 @@ pub struct Target {
     pub schedule: Arc<Schedule>,
     /// In which order.
     pub ordering: Ordering,
+    /// Since when nothing has succeeded, as the other nodes and the time before know it.
+    pub failing_since_ms: Option<i64>,
+    /// Until when nobody calls it, as they know it.
+    pub open_until_ms: Option<i64>,
 }
 
 /// A delivery that is owed.

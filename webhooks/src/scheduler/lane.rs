@@ -29,7 +29,7 @@ impl Lane {
     pub(super) fn new(target: &Target) -> Self {
         Self {
             revision: target.revision,
-            breaker: Breaker::default(),
+            breaker: Breaker::resumed(target.failing_since_ms, target.open_until_ms),
             is_disabled: !target.callable,
             rate_per_second: target.rate_per_second,
             tokens: f64::from(target.rate_per_second.unwrap_or(1)),
@@ -56,6 +56,10 @@ impl Lane {
 
     pub(super) fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.is_disabled
     }
 
     pub(super) fn disable(&mut self) {

@@ -210,7 +210,14 @@ async fn a_dead_receiver_is_left_alone_probed_and_everything_arrives_when_it_is_
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_is_gone_is_disabled_and_what_it_is_owed_is_kept() {
-    let world = Memory::new(|_, _| (ms(10), Verdict::Answered(Outcome::Gone)));
+    let answer = |call| {
+        if call == 0 {
+            Verdict::Answered(Outcome::Gone)
+        } else {
+            OK
+        }
+    };
+    let world = Memory::new(move |_, call| (ms(10), answer(call)));
     let mut house = House::new(Arc::clone(&world), Bounds::default());
     let target = Arc::new(Target {
         concurrency: 1,
@@ -226,6 +233,33 @@ async fn a_receiver_that_is_gone_is_disabled_and_what_it_is_owed_is_kept() {
     assert_eq!(world.state().disabled, [Disabled::Gone]);
     assert_eq!(world.state().parked.len(), 21);
     assert_eq!(house.committed(), 21);
+    // Somebody enables it again: what was parked arrives, although nothing new comes.
+    world.state().changed = Some(Arc::new(Target {
+        revision: 2,
+        ..(*target).clone()
+    }));
+    world.state().disabled.clear();
+    house
+        .until(seconds(10), |state| {
+            state.delivered.len() == 21 && state.parked.is_empty()
+        })
+        .await;
+    house.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_other_nodes_know_of_a_dead_receiver_is_believed() {
+    let world = Memory::new(|_, _| (ms(10), OK));
+    let mut house = House::new(Arc::clone(&world), Bounds::default());
+    let target = Arc::new(Target {
+        failing_since_ms: Some(0),
+        open_until_ms: Some(20_000),
+        ..target("lund")
+    });
+    house.offer(&target, None).await;
+    sleep(seconds(19)).await;
+    assert!(world.state().calls.is_empty());
+    house.until(seconds(5), |state| state.delivered.len() == 1).await;
     house.finish().await;
 }
 

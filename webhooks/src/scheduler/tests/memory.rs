@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) dead: Vec<(i64, Death)>,
     pub(super) disabled: Vec<Disabled>,
     pub(super) is_down: bool,
+    /// A later version of the only endpoint.
+    pub(super) changed: Option<Arc<Target>>,
 }
 
 pub(super) struct Row {
@@ -177,6 +179,7 @@ impl World for Memory {
             .collect();
         rows.sort();
         rows.truncate(limit);
+        let changed = state.changed.clone();
         let mut jobs = Vec::new();
         for (_, delivery) in rows {
             let row = state.parked.get_mut(&delivery).expect("found above");
@@ -185,6 +188,7 @@ impl World for Memory {
                 receipt: None,
                 arrived: now,
                 leased_until: Some(now + lease),
+                target: changed.clone().unwrap_or_else(|| Arc::clone(&row.job.target)),
                 ..row.job.clone()
             });
         }
@@ -244,6 +248,8 @@ pub(super) fn target(tenant: &str) -> Target {
             Schedule::new([5_000, 20_000, 60_000].map(Duration::from_millis).to_vec()).expect("a schedule"),
         ),
         ordering: Ordering::None,
+        failing_since_ms: None,
+        open_until_ms: None,
     }
 }
 
