@@ -10,6 +10,7 @@
 mod accept;
 mod answer;
 mod callback;
+mod delegation;
 mod host;
 mod lines;
 mod playground;
@@ -184,7 +185,11 @@ async fn execute(
     let surface = gateway.graphql()?;
     gateway.admitting()?;
     let caller = gateway.origins.judge(headers);
-    let reader = gateway.identify(headers, ticket.as_deref(), &caller).await?;
+    let sender = gateway.identify(headers, ticket.as_deref(), &caller).await?;
+    if is_get && delegation::is_for_another(&request) {
+        return Err(delegation::refused("extensions.authorization is for POST: addresses are logged").into());
+    }
+    let reader = gateway.spoken_for(&request, sender).await?;
     if reader.is_none() && !surface.introspection {
         return Err(nobody().into());
     }

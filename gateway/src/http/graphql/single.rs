@@ -18,7 +18,7 @@ use subscriptions::hub::{Failure, GraphqlFraming, GraphqlStream, GraphqlSubscrib
 
 use super::accept::{Accepted, Streamed};
 use super::reservations::{UNOPENED_MAX, Unusable};
-use super::{answer, request};
+use super::{answer, delegation, request};
 use crate::http::Gateway;
 use crate::http::body::Chunks;
 use crate::http::problem::{Problem, method_not_allowed};
@@ -156,6 +156,11 @@ async fn operate(gateway: &Arc<Gateway>, request: Request, token: &str) -> Resul
         .find(token, &reader.principal)
         .map_err(unusable)?;
     let request = request::from_body(request, &gateway.limits).await?;
+    if delegation::is_for_another(&request) {
+        return Err(delegation::refused(
+            "a single connection speaks for its own principal only",
+        ));
+    }
     let id = request
         .extensions
         .get("operationId")

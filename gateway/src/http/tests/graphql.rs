@@ -184,9 +184,13 @@ struct Live {
 impl Live {
     /// Sends a request with a bearer token; its answer must be this one.
     async fn open(rig: &Rig, line: &str, headers: &str, body: &str, status: u16) -> Self {
+        Self::open_as(rig, &rig.bearer(), line, headers, body, status).await
+    }
+
+    async fn open_as(rig: &Rig, bearer: &str, line: &str, headers: &str, body: &str, status: u16) -> Self {
         let served = rig.serve(&HttpLimits::default(), None);
         let mut socket = served.connect().await;
-        let (bearer, length) = (rig.bearer(), body.len());
+        let length = body.len();
         let text = format!(
             "{line} HTTP/1.1\r\nhost: gateway.example\r\nauthorization: {bearer}\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n{headers}\r\n\r\n{body}"
@@ -291,6 +295,83 @@ async fn a_stream_that_is_not_granted_is_told_in_a_result() {
         answer.text.ends_with("event: complete\ndata:\n\n"),
         "{}",
         answer.text
+    );
+}
+
+#[tokio::test]
+async fn an_operation_for_somebody_else_is_theirs_or_is_refused() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let router = format!(
+        "Bearer {}",
+        rig.token("north", "tidewire:delegate user/Observation.rs", "")
+    );
+    let whose = format!("Bearer {}", rig.token("north", "patient/Observation.rs", "2"));
+    let body = |authorization: &serde_json::Value| {
+        json!({
+            "query": "subscription { observations { data { id } } }",
+            "extensions": {"authorization": authorization, "operationId": "a"},
+        })
+        .to_string()
+    };
+    let accept = "accept: text/event-stream";
+    let theirs = body(&json!(whose));
+    let mut live = Live::open_as(&rig, &router, "POST /graphql", accept, &theirs, 200).await;
+    rig.observe("1").await;
+    rig.observe("2").await;
+    let text = live.until("\"id\":\"o1\"").await;
+    assert!(
+        !text.contains("\"id\":\"o0\""),
+        "what only the router may see: {text}"
+    );
+
+    let may_not = rig.bearer();
+    for (sender, authorization, wanted) in [
+        (&may_not, json!(whose), "unauthenticated"),
+        (&router, json!("Basic YTpi"), "unauthenticated"),
+        (&router, json!(null), "unauthenticated"),
+        (&router, json!("Bearer nonsense"), "token_invalid"),
+    ] {
+        for accept in [
+            "text/event-stream",
+            "multipart/mixed;subscriptionSpec=1.0",
+            "application/json;callbackSpec=1.0",
+        ] {
+            let headers = [("accept", accept), ("authorization", sender.as_str())];
+            let answer = posted(&rig, &headers, &body(&authorization)).await;
+            assert_eq!(
+                (answer.status.as_u16(), code(&answer).as_str()),
+                (401, wanted),
+                "{accept}"
+            );
+        }
+    }
+    let get = rig
+        .get(
+            "/graphql?query=%7B__typename%7D&extensions=%7B%22authorization%22%3A%22x%22%7D",
+            &[("authorization", &router)],
+        )
+        .await;
+    assert_eq!(
+        (get.status.as_u16(), code(&get).as_str()),
+        (401, "unauthenticated")
+    );
+
+    let headers = [
+        ("authorization", router.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let token = rig
+        .ask(request("PUT", "/graphql/stream", &headers, ""))
+        .await
+        .text;
+    let open = format!("GET /graphql/stream?token={token}");
+    let _single = Live::open_as(&rig, &router, &open, accept, "", 200).await;
+    let uri = format!("/graphql/stream?token={token}");
+    let single = rig.post(&uri, &headers, &theirs).await;
+    assert_eq!(
+        (single.status.as_u16(), code(&single).as_str()),
+        (401, "unauthenticated")
     );
 }
 
