@@ -11,7 +11,9 @@ use std::time::Duration;
 use auth::quota::Permit;
 use auth::token::Principal;
 use schemas::filter::Predicate;
+use schemas::graph::Requires;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::group::Share;
@@ -29,9 +31,8 @@ pub(crate) struct Connection {
     /// Takes a WebSocket client's bytes apart.
     pub(crate) reader: Option<ws::Reader>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
-    /// Subscriptions that wait for their stream to be ready, or for their token to be verified: a number of this worker's,
-    /// and the client's id as JSON.
-    pub(crate) waiting: Vec<(u64, Box<str>)>,
+    /// Subscriptions that wait for their stream to be ready, or for their token to be verified.
+    pub(crate) waiting: Vec<Waiting>,
     /// The rest of a frame and control messages, from `written` on.
     pending: Vec<u8>,
     written: usize,
@@ -71,10 +72,31 @@ pub(crate) struct Subscription {
     pub(crate) share: Share,
     /// Whose it is, where that is not the session's principal.
     pub(crate) delegate: Option<Arc<Principal>>,
+    /// What the reader must hold beside its grant.
+    pub(crate) requires: Option<Arc<[Requires]>>,
     /// Where its frames come from.
     pub(crate) place: Place,
     /// The stream's version when its cursor was last told.
     pub(crate) told: u64,
+}
+
+/// A subscription that has yet to begin. Its task ends with it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// A number of this worker's.
+    pub(crate) number: u64,
+    /// The client's id as JSON.
+    pub(crate) id: Box<str>,
+    /// What begins it.
+    pub(crate) task: Option<AbortHandle>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 /// Where a subscription's frames come from.
@@ -157,20 +179,39 @@ impl Connection {
 
     /// Whether a subscription with this JSON id is there, or waits to begin.
     pub(crate) fn has(&self, id: &str) -> bool {
-        self.find(id).is_some() || self.waiting.iter().any(|(_, have)| &**have == id)
+        self.find(id).is_some() || self.waiting.iter().any(|waiting| &*waiting.id == id)
+    }
+
+    /// A subscription waits to begin.
+    pub(crate) fn wait(&mut self, number: u64, id: &str) {
+        self.waiting.push(Waiting {
+            number,
+            id: Box::from(id),
+            task: None,
+        });
+    }
+
+    /// Names the task that will begin it.
+    pub(crate) fn waits_for(&mut self, number: u64, task: AbortHandle) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.number == number) {
+            waiting.task = Some(task);
+        }
     }
 
     /// A subscription that waited goes on. `false`: it was ended meanwhile.
     pub(crate) fn waited(&mut self, number: u64) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|(have, _)| *have != number);
-        self.waiting.len() < before
+        let Some(place) = self.waiting.iter().position(|waiting| waiting.number == number) else {
+            return false;
+        };
+        // Its task is the one that asks.
+        self.waiting.swap_remove(place).task = None;
+        true
     }
 
     /// Ends a subscription that waits to begin. `false`: there is none with this JSON id.
     pub(crate) fn give_up(&mut self, id: &str) -> bool {
         let before = self.waiting.len();
-        self.waiting.retain(|(_, have)| &**have != id);
+        self.waiting.retain(|waiting| &*waiting.id != id);
         self.waiting.len() < before
     }
 
@@ -243,6 +284,17 @@ impl Connection {
         self.pending.extend_from_slice(bytes);
         let frame_rest = self.frame_rest.saturating_sub(self.written);
         self.pending_bytes().saturating_sub(frame_rest) <= control_bytes_max.saturating_add(bytes.len())
+    }
+
+    /// Writes an answer, which may be larger than control messages are: while nothing else waits, its rest counts as that
+    /// of a frame. `false`: too much waits.
+    pub(crate) fn write_answer(&mut self, bytes: &[u8], control_bytes_max: usize) -> bool {
+        let alone = self.pending.is_empty();
+        let fits = self.write_control(bytes, control_bytes_max);
+        if alone {
+            self.frame_rest = self.pending.len();
+        }
+        fits
     }
 
     /// Begins to write what waits. `false`: the outlet is still full.

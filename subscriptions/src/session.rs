@@ -3,6 +3,8 @@
 
 mod graphql;
 
+pub(crate) use graphql::may_delegate;
+
 use std::sync::Arc;
 
 use auth::token::{BadToken, Principal};
@@ -28,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) opened_at_ms: i64,
     warned: bool,
     verifying: bool,
+    /// A token that came while another was being verified: the last of them counts.
+    next_token: Option<Token>,
     tongue: Tongue,
 }
 
@@ -126,6 +130,7 @@ impl Session {
             opened_at_ms: now_ms,
             warned: false,
             verifying: false,
+            next_token: None,
             tongue,
         }
     }
@@ -264,7 +269,13 @@ impl Session {
         self.warned = false;
         let mut effects: Effects = smallvec![Effect::Renewed(principal)];
         if matches!(self.tongue, Tongue::Graphql(..)) {
-            effects.push(Effect::Pong(None));
+            match self.next_token.take() {
+                Some(token) => {
+                    self.verifying = true;
+                    effects.push(Effect::Verify(token));
+                }
+                None => effects.push(Effect::Pong(None)),
+            }
         }
         effects
     }

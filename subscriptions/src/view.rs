@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 
 use crate::graphql::Projection;
 
-/// How many views of one event are kept. More are encoded again by each group that wants them: a bound on what an event
-/// can cost, since [`Viewed::bytes`] counts on it.
+/// How many views of one event are kept, and no more than fit into the event's own size. Others are encoded again by each
+/// group that wants them: a bound on what an event can cost, since [`Viewed::bytes`] counts on it.
 const VIEWS_KEPT_MAX: usize = 4;
 
 /// How an event is presented: with a mask, the unit of encoding.
@@ -51,7 +51,7 @@ impl Viewed {
         }
     }
 
-    /// What it may cost in memory: the event and one body of about its size.
+    /// What it may cost in memory: the event, and finished bodies up to its size.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.event.bytes.saturating_mul(2)
@@ -67,7 +67,9 @@ impl Viewed {
             return body.bytes.clone();
         }
         let bytes = view.encode(&self.event, mask, cursor);
-        if bodies.len() < VIEWS_KEPT_MAX {
+        // A view may be many times the event (aliases): what is kept stays within what `bytes` says.
+        let kept: usize = bodies.iter().map(|body| body.bytes.len()).sum();
+        if bodies.len() < VIEWS_KEPT_MAX && kept + bytes.len() <= self.event.bytes {
             bodies.push(Body {
                 view: view.clone(),
                 mask: Arc::clone(mask),

@@ -26,4 +26,5 @@ pub use error::{Extensions, GraphqlError, Location, Refused};
 pub use limits::{Limits, Options, Persisted};
 pub use projection::Projection;
 pub use request::{Bound, OperationKind, Prepared, Request};
+pub(crate) use schema::check_requires;
 pub use schema::{BadSchema, Schema};

@@ -101,6 +101,7 @@ impl Operation {
             filter: arguments.filter,
             after,
             projection: variant.projection,
+            requires: variant.requires,
         })
     }
 

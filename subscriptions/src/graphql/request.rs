@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemas::graph::Requires;
 use schemas::ids::StreamName;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -78,6 +79,8 @@ pub struct Bound {
     pub after: Option<String>,
     /// What of each event is shown.
     pub projection: Arc<Projection>,
+    /// What its reader must hold to be shown that, now and after each renewal.
+    pub requires: Arc<[Requires]>,
 }
 
 /// Never the filter's values.

@@ -178,6 +178,13 @@ fn take(left: &mut usize, bytes: usize) -> bool {
     }
 }
 
+/// Whether somebody may select what needs all of these.
+pub(crate) fn check_requires(requires: &[Requires], principal: &Principal) -> Result<(), Refused> {
+    requires
+        .iter()
+        .try_for_each(|requires| allowed(requires, Some(principal)))
+}
+
 /// Whether somebody may select what needs this.
 fn allowed(requires: &Requires, principal: Option<&Principal>) -> Result<(), Refused> {
     let Some(principal) = principal else {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use auth::token::Principal;
 use schemas::problem::Code;
 use smallvec::smallvec;
 
@@ -12,7 +13,7 @@ use crate::hub::Failure;
 use crate::protocol::graphql_ws::{self, ClientMessage, Dialect, Operation};
 
 /// The scope with which one connection may speak for several people, each named by a token of their own.
-pub(crate) const DELEGATE_SCOPE: &str = "tidewire:delegate";
+const DELEGATE_SCOPE: &str = "tidewire:delegate";
 
 /// How far the handshake is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +67,19 @@ impl Session {
             ClientMessage::Complete { id } => smallvec![Effect::Complete(id)],
             ClientMessage::Ping {
                 token: Some(token), ..
-            } if handshake == Handshake::Done && !self.verifying => {
-                self.verifying = true;
-                smallvec![Effect::Verify(token)]
-            }
+            } => match handshake {
+                Handshake::Done if !self.verifying => {
+                    self.verifying = true;
+                    smallvec![Effect::Verify(token)]
+                }
+                // `pong` says that a token was accepted: it waits for the verdict.
+                Handshake::Done => {
+                    self.next_token = Some(token);
+                    smallvec![]
+                }
+                // `connection_init` brings the first one.
+                Handshake::Awaited | Handshake::Judged => smallvec![],
+            },
             ClientMessage::Ping { payload, .. } => smallvec![Effect::Pong(payload)],
             ClientMessage::Pong => smallvec![],
             ClientMessage::Terminate => smallvec![Effect::Close(Close::CLIENT)],
@@ -77,13 +87,18 @@ impl Session {
     }
 }
 
+/// Whether a connection may speak for others.
+pub(crate) fn may_delegate(principal: &Principal) -> bool {
+    principal.scopes.iter().any(|scope| scope == DELEGATE_SCOPE)
+}
+
 /// An operation that names somebody is theirs, if the connection may speak for others. One that may not is refused: it
 /// would be given what the connection may see.
-fn operate(operation: Box<Operation>, principal: Arc<auth::token::Principal>) -> Effects {
+fn operate(operation: Box<Operation>, principal: Arc<Principal>) -> Effects {
     if !operation.request.extensions.contains_key("authorization") {
         return smallvec![Effect::Operate(operation, principal)];
     }
-    let may = principal.scopes.iter().any(|scope| scope == DELEGATE_SCOPE);
+    let may = may_delegate(&principal);
     match operation.authorization() {
         Some(token) if may => smallvec![Effect::OperateFor(operation, token)],
         _ => {

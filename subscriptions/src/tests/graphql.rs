@@ -602,3 +602,124 @@ async fn an_operation_completed_before_its_stream_is_ready_does_not_begin() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_token_loses_the_fields_and_the_people_that_it_does_not_open_any_more() {
+    local(async {
+        let mut node = node().await;
+        let minute = Duration::from_secs(60);
+        let mut reader = stranger(&node, Protocol::GraphqlTransportWs).await;
+        let scopes = "user/Observation.rs phi:read tidewire:delegate";
+        let token = node.token("north", "a", scopes, None, minute);
+        reader
+            .say(json!({"type": "connection_init", "payload": {"token": token}}))
+            .await;
+        reader.until("connection_ack").await;
+        reader
+            .operate("phi", "subscription { observations { data { phi } } }", None)
+            .await;
+        reader.until("ping").await;
+        reader.operate("all", ALL, None).await;
+        reader.until("ping").await;
+        let token = node.token("north", "b", "user/Observation.rs", None, minute);
+        let payload = json!({"query": ALL, "extensions": {"authorization": token}});
+        reader
+            .say(json!({"type": "subscribe", "id": "b", "payload": payload}))
+            .await;
+        reader.until("ping").await;
+        let token = node.token("north", "a", "user/Observation.rs", None, minute);
+        reader
+            .say(json!({"type": "ping", "payload": {"token": token}}))
+            .await;
+        let ended = [reader.until("error").await, reader.until("error").await];
+        let code = |error: &Value| error["payload"][0]["extensions"]["code"].clone();
+        assert_eq!(
+            (&ended[0]["id"], code(&ended[0])),
+            (&json!("phi"), json!("field_forbidden"))
+        );
+        assert_eq!(
+            (&ended[1]["id"], code(&ended[1])),
+            (&json!("b"), json!("unauthenticated"))
+        );
+        reader.until("pong").await;
+        node.publish(0, "north", numbered(1)).await;
+        assert_eq!(reader.until("next").await["id"], "all");
+        // Nor can it be asked for again.
+        reader
+            .operate("phi", "subscription { observations { data { phi } } }", None)
+            .await;
+        assert_eq!(code(&reader.until("error").await), "field_forbidden");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_for_somebody_else_ends_when_their_token_does_and_not_with_a_heartbeat() {
+    local(async {
+        let mut node = node().await;
+        let router = node.principal("north", "tidewire:delegate", None);
+        let mut reader = node
+            .connect_as(Protocol::GraphqlTransportWs, Some(router), 1 << 20)
+            .await;
+        reader.init().await;
+        let token = node.token("north", "a", "user/Observation.rs", None, Duration::from_secs(2));
+        let payload = json!({"query": ALL, "extensions": {"authorization": token}});
+        reader
+            .say(json!({"type": "subscribe", "id": "1", "payload": payload}))
+            .await;
+        reader.until("ping").await;
+        let error = timeout(Duration::from_millis(2_500), reader.until("error")).await;
+        let error = error.expect("it ends in time");
+        assert_eq!(error["payload"][0]["extensions"]["code"], "token_expired");
+        node.publish(0, "north", numbered(1)).await;
+        assert!(reader.is_quiet().await);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_while_its_stream_is_not_ready_reads_nothing() {
+    local(async {
+        let issuer = DevelopmentIssuer::ephemeral().unwrap();
+        let mut node = Node::unready(&Log::new(), HubConfig::default(), &issuer).await;
+        node.log.append(1, 0, "north", numbered(1));
+        let router = node.principal("north", "tidewire:delegate", None);
+        let mut reader = node
+            .connect_as(Protocol::GraphqlTransportWs, Some(router), 1 << 20)
+            .await;
+        reader.init().await;
+        let token = node.token("north", "a", "user/Observation.rs", None, Duration::from_secs(2));
+        let payload = json!({"query": ALL, "extensions": {"authorization": token, "after": "earliest"}});
+        reader
+            .say(json!({"type": "subscribe", "id": "1", "payload": payload}))
+            .await;
+        node.settle().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        node.complete(&[0]).await;
+        let error = reader.next().await.unwrap();
+        assert_eq!(error["type"], "error", "{error}");
+        assert_eq!(error["payload"][0]["extensions"]["code"], "token_expired");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_stopped_by_another_request_while_it_waits_does_not_begin() {
+    local(async {
+        let issuer = DevelopmentIssuer::ephemeral().unwrap();
+        let mut node = Node::unready(&Log::new(), HubConfig::default(), &issuer).await;
+        let opened = node.graphql(GraphqlFraming::SseSingle, None).await.unwrap();
+        let subscribe = first(&node, "a", None).unwrap();
+        let waits = node.order(&opened, Order::Subscribe(subscribe));
+        let stops = async {
+            node.settle().await;
+            node.order(&opened, Order::Stop("a".to_owned())).await
+        };
+        let both = async { tokio::join!(waits, stops) };
+        let (began, stopped) = timeout(Duration::from_secs(60), both).await.unwrap();
+        assert_eq!((began, stopped), (Ok(false), Ok(true)));
+        node.complete(&[0]).await;
+        assert_eq!(node.order(&opened, Order::Stop("a".to_owned())).await, Ok(false));
+    })
+    .await;
+}

@@ -53,7 +53,13 @@ rows = { patient = "Patient/{claims.patient}" }
 hide = ["/note"]
 "#;
 
-const TYPES: &str = "type Vital { n: Int patient: String status: String note: String }";
+const TYPES: &str = r#"
+extend schema @link(url: "https://specs.apollo.dev/federation/v2.5", import: ["@requiresScopes"])
+type Vital {
+  n: Int patient: String status: String note: String
+  phi: String @json(pointer: "/note") @requiresScopes(scopes: [["phi:read"]])
+}
+"#;
 
 fn contract() -> Contract {
     let sources = [("streams.toml", STREAMS), ("types.graphql", TYPES)];

@@ -19,6 +19,7 @@ use crate::hub::{Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe};
 use crate::protocol::graphql_ws::{Operation, Token};
 use crate::protocol::said::Said;
 use crate::protocol::{Framing, multipart};
+use crate::session::may_delegate;
 use crate::view::View;
 
 /// What another request says to a session that speaks through the body of a response.
@@ -43,6 +44,7 @@ impl GraphqlSubscribe {
             filter,
             after,
             projection,
+            requires,
         } = *self.bound;
         let id = if self.id.is_empty() {
             Box::from("")
@@ -56,6 +58,7 @@ impl GraphqlSubscribe {
             after,
             view: View::Graphql(projection),
             delegate: None,
+            requires: (!requires.is_empty()).then_some(requires),
         }
     }
 }
@@ -133,10 +136,10 @@ impl State {
         }
         let number = self.serial();
         let connection = &mut self.connections[place];
-        connection.waiting.push((number, Box::from(id)));
+        connection.wait(number, &id);
         let serial = connection.serial;
         let services = Arc::clone(&self.services);
-        self.tasks.spawn_local(async move {
+        let task = self.tasks.spawn_local(async move {
             let now_ms = services.clock.now_ms();
             let verified = services.authenticator.verify(&token.0, now_ms).await;
             let mut state = worker.state.borrow_mut();
@@ -153,13 +156,15 @@ impl State {
                 return;
             }
             match verified {
-                Ok(whose) => state.operate(place, operation, principal, Some(whose)),
-                Err(bad) => {
-                    let id = json!(operation.id).to_string();
-                    state.refuse(place, &id, &Failure::new(bad.code, bad.detail));
+                // The connection's own token may have been renewed meanwhile.
+                Ok(whose) if may_delegate(&principal) => {
+                    state.operate(place, operation, principal, Some(whose));
                 }
+                Ok(_) => state.refuse(place, &id, &Failure::new(Code::UNAUTHENTICATED, "")),
+                Err(bad) => state.refuse(place, &id, &Failure::new(bad.code, bad.detail)),
             }
         });
+        self.connections[place].waits_for(number, task);
     }
 
     fn open_graphql(
@@ -214,7 +219,29 @@ impl State {
         self.tell_beginning(place, &id, &view, begun.cursor.as_deref());
         self.say_if_stale(place, begun.stream, &id);
         self.run_lane(begun.stream, begun.lane);
+        self.reschedule(place);
         Ok(())
+    }
+
+    /// A subscription of another request waits to begin. `Err(None)`: there is no such session.
+    fn hold_order(
+        &mut self,
+        place: usize,
+        serial: u64,
+        subscribe: &GraphqlSubscribe,
+    ) -> Result<u64, Option<Failure>> {
+        let most = self.config.subscriptions_per_session_max;
+        let number = self.serial();
+        let connection = self.connection(place, serial).ok_or(None)?;
+        let id = json!(subscribe.id).to_string();
+        if connection.has(&id) {
+            return Err(Some(Failure::new(Code::DUPLICATE_ID, "")));
+        }
+        if connection.waiting.len() >= most {
+            return Err(Some(Failure::new(Code::SUBSCRIPTIONS, "")));
+        }
+        connection.wait(number, &id);
+        Ok(number)
     }
 
     /// What another request says. `false`: there is no such session or operation.
@@ -243,6 +270,10 @@ impl State {
             }
             Order::Stop(id) => {
                 let id = json!(id).to_string();
+                if self.connections[place].give_up(&id) {
+                    self.say(place, &Said::Unsubscribed { id: &id });
+                    return Ok(true);
+                }
                 let Some(subscription) = self.connections[place].find(&id) else {
                     return Ok(false);
                 };
@@ -289,7 +320,23 @@ impl Worker {
         reply: oneshot::Sender<Result<bool, Failure>>,
     ) {
         if let Order::Subscribe(subscribe) = &order {
+            let number = match self.state.borrow_mut().hold_order(place, serial, subscribe) {
+                Ok(number) => number,
+                Err(failure) => {
+                    let _dropped = reply.send(failure.map_or(Ok(false), Err));
+                    return;
+                }
+            };
             self.ready(subscribe.bound.stream.as_str()).await;
+            let mut state = self.state.borrow_mut();
+            let goes_on = state
+                .connection(place, serial)
+                .is_some_and(|connection| connection.waited(number));
+            // Ended by another request, or asked for by one that is gone.
+            if !goes_on || reply.is_closed() {
+                let _dropped = reply.send(Ok(goes_on));
+                return;
+            }
         }
         let done = self.state.borrow_mut().order(place, serial, order);
         let _dropped = reply.send(done);

@@ -119,6 +119,7 @@ impl State {
             filter,
             share,
             delegate: None,
+            requires: None,
             place: Place::Lane(usize::MAX),
             told: 0,
         };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::state::State;
 use crate::close::Close;
+use crate::connection::Connection;
 use crate::hub::Failure;
 use crate::protocol::said::Said;
 use crate::view::View;
@@ -27,7 +28,11 @@ impl State {
         };
         let mut bytes = Vec::new();
         connection.framing.say(said, &mut bytes);
-        self.write_control(place, &bytes);
+        if matches!(said, Said::Answer { .. }) {
+            self.write_answer(place, &bytes);
+        } else {
+            self.write_control(place, &bytes);
+        }
     }
 
     /// Tells that a subscription began, and where.
@@ -64,11 +69,24 @@ impl State {
     }
 
     pub(crate) fn write_control(&mut self, place: usize, bytes: &[u8]) {
+        self.write_by(place, bytes, Connection::write_control);
+    }
+
+    fn write_answer(&mut self, place: usize, bytes: &[u8]) {
+        self.write_by(place, bytes, Connection::write_answer);
+    }
+
+    fn write_by(
+        &mut self,
+        place: usize,
+        bytes: &[u8],
+        write: impl FnOnce(&mut Connection, &[u8], usize) -> bool,
+    ) {
         let control_bytes_max = self.config.control_bytes_max;
         let Some(connection) = self.connections.get_mut(place) else {
             return;
         };
-        if !connection.write_control(bytes, control_bytes_max) {
+        if !write(connection, bytes, control_bytes_max) {
             self.close_slow(place);
         } else if connection.full_since.is_some() {
             self.reschedule(place);

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use auth::access::{Denied, Grant, within_ticket};
 use auth::token::Principal;
 use schemas::filter::Predicate;
+use schemas::graph::Requires;
 use schemas::problem::Code;
 use serde_json::json;
 
 use super::state::State;
 use crate::connection::{Place, Subscription};
+use crate::graphql::check_requires;
 use crate::group::Share;
 use crate::hub::{After, Failure};
 use crate::lane::Owner;
 use crate::protocol::said::Said;
 use crate::protocol::v1::Subscribe;
+use crate::session::may_delegate;
 use crate::view::View;
 
 /// What a client wants, whatever it said it in.
@@ -32,6 +35,8 @@ pub(crate) struct Wanted {
     pub(crate) view: View,
     /// Whose it is, where that is not the session's principal.
     pub(crate) delegate: Option<Arc<Principal>>,
+    /// What the reader must hold beside its grant.
+    pub(crate) requires: Option<Arc<[Requires]>>,
 }
 
 /// A subscription that began.
@@ -42,6 +47,16 @@ pub(super) struct Begun {
     pub(super) lane: usize,
     /// Where it begins.
     pub(super) cursor: Option<Arc<str>>,
+}
+
+/// Whether a reader holds what the selected fields need.
+fn holds(requires: Option<&[Requires]>, principal: &Principal) -> Result<(), Failure> {
+    match requires {
+        None => Ok(()),
+        Some(requires) => {
+            check_requires(requires, principal).map_err(|refused| Failure::new(refused.code, ""))
+        }
+    }
 }
 
 impl State {
@@ -64,6 +79,10 @@ impl State {
         principal: &Principal,
         filter: &Predicate,
     ) -> Result<Arc<auth::access::Selection>, Failure> {
+        // It may have waited for the stream, or for a check.
+        if principal.expires_at_ms <= self.services.clock.now_ms() {
+            return Err(Failure::new(Code::TOKEN_EXPIRED, ""));
+        }
         let contract = &self.contract.streams[stream];
         let denied = |denied: Denied| Failure::new(denied.code, denied.detail);
         let grant = Grant::compile(contract, principal).map_err(denied)?;
@@ -106,12 +125,21 @@ impl State {
             let Some(Some(reader)) = self.connections[place].subscriptions.get(subscription) else {
                 continue;
             };
-            // Others' subscriptions end with their own tokens.
+            // Others' subscriptions end with their own tokens, or when nobody may speak for them any more.
             if reader.delegate.is_some() {
+                if !may_delegate(principal) {
+                    let failure = Failure::new(
+                        Code::UNAUTHENTICATED,
+                        "this connection may not speak for others any more",
+                    );
+                    self.complete(place, subscription, &failure);
+                }
                 continue;
             }
             let (stream, filter, view) = (reader.stream, reader.filter.clone(), reader.share.view.clone());
-            match self.select(stream, principal, &filter) {
+            let selected = holds(reader.requires.as_deref(), principal)
+                .and_then(|()| self.select(stream, principal, &filter));
+            match selected {
                 Ok(selection) => self.reshare(place, subscription, Share { selection, view }),
                 Err(failure) => self.complete(place, subscription, &failure),
             }
@@ -140,6 +168,7 @@ impl State {
             after: subscribe.after,
             view: View::CloudEvents,
             delegate: None,
+            requires: None,
         };
         self.subscribe_when_ready(place, wanted, principal);
     }
@@ -157,8 +186,8 @@ impl State {
         }
         let serial = connection.serial;
         let number = self.serial();
-        self.connections[place].waiting.push((number, wanted.id.clone()));
-        self.tasks.spawn_local(async move {
+        self.connections[place].wait(number, &wanted.id);
+        let task = self.tasks.spawn_local(async move {
             worker.ready(&wanted.stream).await;
             let mut state = worker.state.borrow_mut();
             let Some(connection) = state.connection(place, serial) else {
@@ -176,6 +205,7 @@ impl State {
                 state.subscribe(place, wanted, &principal);
             }
         });
+        self.connections[place].waits_for(number, task);
     }
 
     fn subscribe(&mut self, place: usize, wanted: Wanted, principal: &Arc<Principal>) {
@@ -188,6 +218,8 @@ impl State {
             }
             Err(failure) => self.refuse(place, &id, &failure),
         }
+        // Its token may end before anything else of the session is due.
+        self.reschedule(place);
     }
 
     /// Refuses a subscription.
@@ -216,7 +248,9 @@ impl State {
             after,
             view,
             delegate,
+            requires,
         } = wanted;
+        holds(requires.as_deref(), principal)?;
         let connection = &self.connections[place];
         if connection.find(&id).is_some() {
             return Err(Failure::new(Code::DUPLICATE_ID, ""));
@@ -258,6 +292,7 @@ impl State {
             filter,
             share: Share { selection, view },
             delegate,
+            requires,
             place: Place::Lane(usize::MAX),
             told: 0,
         };
