@@ -415,10 +415,10 @@ async fn what_another_node_has_parked_of_a_key_goes_first() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// Whatever receivers and the store do: each job ends delivered, dead-lettered or dropped, each receipt is given back
-    /// once, and an offset may be committed only when its delivery is over or parked.
+    /// once, those of one key are tried in order, and an offset may be committed only when its delivery is over or parked.
     #[test]
     fn each_job_ends_once_and_each_receipt_is_given_back_once(
         answers in prop::collection::vec((0_u64..3_500, 0_u8..10), 1..40),
@@ -446,10 +446,14 @@ proptest! {
             let targets = [Ordering::None, Ordering::Key, Ordering::Key].map(|ordering| {
                 Arc::new(Target { ordering, concurrency: 2, ..target("lund") })
             });
+            let mut keyed: BTreeMap<i64, (usize, u8)> = BTreeMap::new();
             let total = jobs.len();
             let mut outages = outages.into_iter();
             for (place, (to, key, wait)) in jobs.into_iter().enumerate() {
-                house.offer(&targets[to], key.map(|key| key.to_string()).as_deref()).await;
+                let offset = house.offer(&targets[to], key.map(|key| key.to_string()).as_deref()).await;
+                if let (true, Some(key)) = (to > 0, key) {
+                    keyed.insert(offset, (to, key));
+                }
                 sleep(ms(wait)).await;
                 if place % 15 == 14 && let Some(outage) = outages.next() {
                     world.state().is_down = true;
@@ -459,6 +463,14 @@ proptest! {
             }
             house.until(seconds(3_000), |state| state.receipts.len() >= total && state.parked.is_empty()).await;
             sleep(seconds(60)).await;
+            // Of one key no later delivery is tried before an earlier one is over.
+            let mut last: BTreeMap<(usize, u8), i64> = BTreeMap::new();
+            for (_, offset, _) in &world.state().calls {
+                if let Some(key) = keyed.get(offset) {
+                    let before = last.insert(*key, *offset);
+                    assert!(before <= Some(*offset), "{before:?} was tried before {offset}");
+                }
+            }
             let receipts: Vec<_> = world.state().receipts.iter().map(|(receipt, _)| receipt.clone()).collect();
             let distinct: std::collections::HashSet<_> = receipts.iter().cloned().collect();
             assert_eq!((receipts.len(), distinct.len()), (total, total));
