@@ -215,7 +215,11 @@ async fn execute(
     match many {
         Many::Streamed(streamed) => stream(gateway, reader, bound, streamed).await,
         Many::Callback => {
-            let router = surface.callbacks.router(&request.extensions)?;
+            let expiry = callback::Expiry {
+                clock: gateway.clock,
+                at_ms: reader.principal.expires_at_ms,
+            };
+            let router = surface.callbacks.router(&request.extensions, expiry)?;
             call_back(gateway, surface, reader, bound, router).await
         }
     }

@@ -92,7 +92,7 @@ impl Metrics {
         );
         http.register(
             "graphql_callbacks",
-            "Posts to routers, by action and outcome: taken, gone, refused, failed (each attempt)",
+            "Posts to routers, by action and outcome: taken, gone, refused, failed (each attempt), overdue (not posted)",
             metrics.callbacks.clone(),
         );
         metrics

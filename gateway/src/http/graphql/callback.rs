@@ -2,11 +2,13 @@
 //!
 //! Invariants: nothing is posted to a host that the operator has not named; the router has said yes to a `check` before it
 //! is answered; the posts of one subscription go one after the other, each until it is taken, so that nothing overtakes
-//! anything; and after one that was never taken only the end is told. Knows nothing of events: the engine gives it results
+//! anything; after one that was never taken only the end is told; and no result is posted once its reader's token is over,
+//! however long it has waited. Knows nothing of events: the engine gives it results
 //! line by line.
 
 use std::time::Duration;
 
+use auth::clock::Clock;
 use auth::egress::{Answer, Bounds, Client, EgressError, Reach};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -97,6 +99,22 @@ pub(crate) struct Router {
     client: Client,
     metrics: Metrics,
     drain: CancellationToken,
+    expiry: Expiry,
+}
+
+/// Until when a reader's results may be posted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expiry {
+    /// What tells the time.
+    pub(crate) clock: Clock,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at_ms: i64,
+}
+
+impl Expiry {
+    fn is_over(self) -> bool {
+        self.at_ms <= self.clock.now_ms()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +135,8 @@ enum Posted {
     Refused,
     /// Nobody knows whether the router has it.
     Failed,
+    /// Its reader's token was over before it was taken.
+    Overdue,
 }
 
 impl Callbacks {
@@ -138,7 +158,7 @@ impl Callbacks {
     }
 
     /// Reads `extensions.subscription`.
-    pub(crate) fn router(&self, extensions: &Map<String, Value>) -> Result<Router, Problem> {
+    pub(crate) fn router(&self, extensions: &Map<String, Value>, expiry: Expiry) -> Result<Router, Problem> {
         let refused = |detail: &str| Problem::new(CALLBACK_REFUSED, detail);
         let asked = extensions.get("subscription").and_then(Value::as_object);
         let asked = asked.ok_or_else(|| refused("extensions.subscription is missing"))?;
@@ -166,6 +186,7 @@ impl Callbacks {
             client: self.client.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
+            expiry,
         })
     }
 
@@ -263,6 +284,10 @@ impl Router {
                 self.post(Action::Complete, errors.as_bytes()).await;
                 false
             }
+            Posted::Overdue => {
+                self.complete(Some(&failed(Code::TOKEN_EXPIRED))).await;
+                false
+            }
         }
     }
 
@@ -273,11 +298,15 @@ impl Router {
         }
     }
 
-    /// Posts until it is taken, refused, or has failed for too long.
+    /// Posts until it is taken, refused, or has failed for too long; a result no longer than its reader's token lasts.
     async fn deliver(&self, action: Action, more: &[u8]) -> Posted {
         let give_up = Instant::now() + self.settings.retry_max;
         let mut pause = PAUSE_MIN;
         loop {
+            if action == Action::Next && self.expiry.is_over() {
+                self.metrics.callback(action.name(), Posted::Overdue.name());
+                return Posted::Overdue;
+            }
             let (posted, _) = self.post(action, more).await;
             if posted != Posted::Failed || self.drain.is_cancelled() || Instant::now() + pause > give_up {
                 return posted;
@@ -346,6 +375,7 @@ impl Posted {
             Self::Gone => "gone",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Overdue => "overdue",
         }
     }
 }

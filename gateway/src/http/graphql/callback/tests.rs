@@ -12,6 +12,12 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+/// A token that lasts.
+const NEVER: Expiry = Expiry {
+    clock: Clock::System,
+    at_ms: i64::MAX,
+};
+
 /// How the router answers: by action, and how often that was asked before.
 type Script = Box<dyn Fn(&str, usize) -> StatusCode + Send + Sync>;
 
@@ -102,9 +108,20 @@ impl Rig {
         extensions.as_object().expect("an object").clone()
     }
 
+    fn router(&self, heartbeat_ms: u64) -> Router {
+        let extensions = self.extensions(heartbeat_ms);
+        self.callbacks.router(&extensions, NEVER).expect("a router")
+    }
+
     /// A subscription that gave these lines and ended; what the router was told.
     async fn told(&self, lines: &str) -> Vec<Value> {
-        let router = self.callbacks.router(&self.extensions(0)).expect("a router");
+        self.told_until(NEVER, lines).await
+    }
+
+    /// The same, of a reader whose token ends.
+    async fn told_until(&self, expiry: Expiry, lines: &str) -> Vec<Value> {
+        let router = self.callbacks.router(&self.extensions(0), expiry);
+        let router = router.expect("a router");
         let (results, chunks) = mpsc::channel(4);
         self.callbacks.begin(router, chunks);
         for piece in lines.as_bytes().chunks(7) {
@@ -210,6 +227,31 @@ async fn after_a_result_that_was_never_taken_only_the_end_is_told() {
 }
 
 #[tokio::test]
+async fn what_waits_when_the_token_ends_is_dropped_and_the_end_is_told() {
+    let two = "{\"data\":{\"n\":0}}\n{\"data\":{\"n\":1}}\n{\"complete\":true}\n";
+    let after_ms = |ms: i64| Expiry {
+        clock: Clock::System,
+        at_ms: Clock::System.now_ms() + ms,
+    };
+    let rig = Rig::new(|_, _| StatusCode::OK).await;
+    let posts = rig.told_until(after_ms(0), two).await;
+    assert_eq!(actions(&posts), ["complete"]);
+    assert_eq!(posts[0]["errors"][0]["extensions"]["code"], "token_expired");
+
+    // What is tried again is dropped as well.
+    let rig = Rig::new(|action, _| match action {
+        "next" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    })
+    .await;
+    let posts = rig.told_until(after_ms(200), two).await;
+    let (last, before) = posts.split_last().expect("posts");
+    assert!(before.iter().all(|post| post["payload"]["data"]["n"] == 0));
+    assert_eq!(last["action"], "complete");
+    assert_eq!(last["errors"][0]["extensions"]["code"], "token_expired");
+}
+
+#[tokio::test]
 async fn a_router_that_has_forgotten_the_subscription_is_left_alone() {
     let rig = Rig::new(|_, _| StatusCode::NOT_FOUND).await;
     let posts = rig
@@ -232,7 +274,7 @@ async fn checks_come_while_nothing_happens_and_end_the_subscription_when_it_is_g
         _ => StatusCode::NOT_FOUND,
     })
     .await;
-    let router = rig.callbacks.router(&rig.extensions(40)).expect("a router");
+    let router = rig.router(40);
     let (results, chunks) = mpsc::channel::<Bytes>(4);
     rig.callbacks.begin(router, chunks);
     let posts = rig.finished().await;
@@ -258,7 +300,7 @@ async fn a_check_that_is_not_answered_with_204_refuses_the_subscription() {
         (500, false),
     ] {
         let rig = Rig::new(move |_, _| StatusCode::from_u16(status).expect("a status")).await;
-        let router = rig.callbacks.router(&rig.extensions(0)).expect("a router");
+        let router = rig.router(0);
         assert_eq!(router.check().await.is_ok(), is_taken, "{status}");
         assert_eq!(actions(&rig.finished().await), ["check"], "asked once");
     }
@@ -270,7 +312,7 @@ async fn only_hosts_that_were_named_are_called_back() {
     let refused = |member: &str, value: Value| {
         let mut extensions = rig.extensions(5000);
         extensions["subscription"][member] = value;
-        let problem = rig.callbacks.router(&extensions).err().expect("refused");
+        let problem = rig.callbacks.router(&extensions, NEVER).err().expect("refused");
         assert_eq!(problem.code, CALLBACK_REFUSED, "{member}");
         assert!(
             !problem.detail.contains("169.254"),
@@ -296,6 +338,6 @@ async fn only_hosts_that_were_named_are_called_back() {
     refused("verifier", json!("x".repeat(600)));
     refused("heartbeatIntervalMs", json!(1));
     refused("heartbeatIntervalMs", json!(-1));
-    assert!(rig.callbacks.router(&Map::new()).is_err());
-    assert!(rig.callbacks.router(&rig.extensions(0)).is_ok());
+    assert!(rig.callbacks.router(&Map::new(), NEVER).is_err());
+    assert!(rig.callbacks.router(&rig.extensions(0), NEVER).is_ok());
 }
