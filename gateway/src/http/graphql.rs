@@ -236,11 +236,12 @@ async fn stream(
         Streamed::Events => GraphqlFraming::SseDistinct,
         Streamed::Multipart => GraphqlFraming::Multipart,
     };
-    let chunks = open(gateway, reader, bound, framing).await?;
+    let stream = admit(gateway, reader, framing)?;
+    let chunks = open(gateway, stream, bound).await?;
     Ok(answer::over_time(streamed, Body::new(Chunks::new(chunks))))
 }
 
-/// A subscription whose results are posted to a router.
+/// A subscription whose results are posted to a router. It is asked only for who may subscribe, and holds their place.
 async fn call_back(
     gateway: &Gateway,
     surface: &Surface,
@@ -248,8 +249,12 @@ async fn call_back(
     bound: Box<Bound>,
     router: callback::Router,
 ) -> Result<Response, Unanswered> {
-    router.check().await?;
-    let chunks = open(gateway, reader, bound, GraphqlFraming::Lines).await?;
+    gateway
+        .stream(bound.stream.as_str(), &reader)
+        .map_err(|problem| Failure::new(problem.code, problem.detail))?;
+    let stream = admit(gateway, reader, GraphqlFraming::Lines)?;
+    surface.callbacks.check(&router).await?;
+    let chunks = open(gateway, stream, bound).await?;
     surface.callbacks.begin(router, chunks);
     let mut response = answer::result(Single::Json, Bytes::from_static(b"{\"data\":null}"));
     response
@@ -258,23 +263,26 @@ async fn call_back(
     Ok(response)
 }
 
-async fn open(
-    gateway: &Gateway,
-    reader: Reader,
-    bound: Box<Bound>,
-    framing: GraphqlFraming,
-) -> Result<tokio::sync::mpsc::Receiver<Bytes>, Unanswered> {
+/// A place for a session of the reader's, with what its ticket leaves it.
+fn admit(gateway: &Gateway, reader: Reader, framing: GraphqlFraming) -> Result<GraphqlStream, Problem> {
     let restriction = gateway.restriction(&reader)?;
     let permit = gateway
         .quotas
         .admit(&reader.principal)
         .map_err(|code| Problem::new(code, ""))?;
-    let stream = GraphqlStream {
+    Ok(GraphqlStream {
         framing,
         principal: reader.principal,
         restriction,
         permit,
-    };
+    })
+}
+
+async fn open(
+    gateway: &Gateway,
+    stream: GraphqlStream,
+    bound: Box<Bound>,
+) -> Result<tokio::sync::mpsc::Receiver<Bytes>, Unanswered> {
     let first = GraphqlSubscribe {
         id: String::new(),
         bound,

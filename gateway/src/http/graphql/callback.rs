@@ -6,10 +6,12 @@
 //! however long it has waited. Knows nothing of events: the engine gives it results
 //! line by line.
 
+mod posted;
+
 use std::time::Duration;
 
 use auth::clock::Clock;
-use auth::egress::{Answer, Bounds, Client, EgressError, Reach};
+use auth::egress::{Bounds, Client, EgressError, Reach};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,11 +19,12 @@ use schemas::problem::Code;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::posted::Posted;
 use super::host::Host;
 use super::lines::Lines;
 use crate::http::metrics::Metrics;
@@ -45,6 +48,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What is read of a router's answer.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// How many routers of a node are asked at a time whether they know of a subscription. They are strangers until they say yes.
+const CHECKS_MAX: usize = 64;
 /// The longest URL, id and verifier.
 const URL_BYTES_MAX: usize = 2048;
 const NAME_BYTES_MAX: usize = 512;
@@ -83,6 +88,8 @@ pub struct Callbacks {
     metrics: Metrics,
     /// Their tasks, which end with their sessions.
     tasks: TaskTracker,
+    /// Places for checks before a subscription begins.
+    checks: Semaphore,
     /// From then on nothing is tried again.
     drain: CancellationToken,
 }
@@ -124,21 +131,6 @@ enum Action {
     Complete,
 }
 
-/// What became of a post.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Posted {
-    /// The router has it.
-    Taken,
-    /// The router does not know the subscription any more.
-    Gone,
-    /// The router does not want it, and will not.
-    Refused,
-    /// Nobody knows whether the router has it.
-    Failed,
-    /// Its reader's token was over before it was taken.
-    Overdue,
-}
-
 impl Callbacks {
     /// Nothing is posted yet. `tasks` is waited for at the end, `drain` cancelled at its beginning.
     pub fn new(
@@ -153,6 +145,7 @@ impl Callbacks {
             client,
             metrics,
             tasks,
+            checks: Semaphore::new(CHECKS_MAX),
             drain,
         })
     }
@@ -211,16 +204,16 @@ impl Callbacks {
         }
     }
 
-    /// Posts a session's results until it ends, or the router does not want them any more.
-    pub(crate) fn begin(&self, router: Router, results: mpsc::Receiver<Bytes>) {
-        self.tasks.spawn(router.run(results));
-    }
-}
-
-impl Router {
-    /// Asks the router whether it knows of the subscription.
-    pub(crate) async fn check(&self) -> Result<(), Problem> {
-        match self.post(Action::Check, b"").await {
+    /// Asks the router whether it knows of the subscription, when there is a place to.
+    pub(crate) async fn check(&self, router: &Router) -> Result<(), Problem> {
+        let place = tokio::time::timeout(self.settings.post_timeout, self.checks.acquire());
+        let Ok(Ok(_place)) = place.await else {
+            return Err(Problem::new(
+                Code::RATE_LIMITED,
+                "too many routers are being asked",
+            ));
+        };
+        match router.post(Action::Check, b"").await {
             (Posted::Taken, Some(204)) => Ok(()),
             _ => Err(Problem::new(
                 CALLBACK_REFUSED,
@@ -229,6 +222,13 @@ impl Router {
         }
     }
 
+    /// Posts a session's results until it ends, or the router does not want them any more.
+    pub(crate) fn begin(&self, router: Router, results: mpsc::Receiver<Bytes>) {
+        self.tasks.spawn(router.run(results));
+    }
+}
+
+impl Router {
     /// Dropping the results ends their session.
     async fn run(self, mut results: mpsc::Receiver<Bytes>) {
         let mut lines = Lines::default();
@@ -333,7 +333,7 @@ impl Router {
             .client
             .post(&self.url, headers, self.body(action, more), bounds)
             .await;
-        let posted = judge(&answer);
+        let posted = Posted::of(&answer);
         self.metrics.callback(action.name(), posted.name());
         (posted, answer.ok().map(|answer| answer.status))
     }
@@ -365,40 +365,6 @@ impl Action {
             Self::Next => "next",
             Self::Complete => "complete",
         }
-    }
-}
-
-impl Posted {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Taken => "taken",
-            Self::Gone => "gone",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Overdue => "overdue",
-        }
-    }
-}
-
-/// What an answer, or its absence, says of a post.
-fn judge(answer: &Result<Answer, EgressError>) -> Posted {
-    match answer {
-        Ok(answer) => match answer.status {
-            200..=299 => Posted::Taken,
-            404 => Posted::Gone,
-            408 | 429 | 500..=599 => Posted::Failed,
-            _ => Posted::Refused,
-        },
-        Err(
-            EgressError::Deadline
-            | EgressError::Resolve
-            | EgressError::Connect(_)
-            | EgressError::Tls(_)
-            | EgressError::Exchange(_),
-        ) => Posted::Failed,
-        Err(
-            EgressError::Url(_) | EgressError::Address | EgressError::TooLarge(_) | EgressError::Identity,
-        ) => Posted::Refused,
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::rig::{Answer, ORIGIN, Rig, Served, Unusual, request};
 use crate::http::HttpLimits;
+use crate::http::graphql::{CallbackHost, CallbackSettings};
 
 const RESPONSE: &str = "application/graphql-response+json";
 const SUBSCRIBE: &str = r#"{"query":"subscription ($patient: [String!]) { observations(patient: $patient) { kind cursor key data { id } } }"}"#;
@@ -296,6 +297,51 @@ async fn a_stream_that_is_not_granted_is_told_in_a_result() {
         "{}",
         answer.text
     );
+}
+
+#[tokio::test]
+async fn a_router_is_asked_only_for_who_may_subscribe() {
+    let router = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    router.set_nonblocking(true).expect("set");
+    let address = router.local_addr().expect("an address");
+    let callback = CallbackSettings {
+        hosts: vec![CallbackHost::parse(&address.to_string()).expect("a host")],
+        post_timeout: Duration::from_millis(200),
+        ..CallbackSettings::default()
+    };
+    let rig = Rig::with(Unusual {
+        principal_max: Some(1),
+        callback,
+        ..Unusual::default()
+    });
+    rig.complete().await;
+    let subscription = json!({
+        "callbackUrl": format!("http://{address}/callback"),
+        "subscriptionId": "1",
+        "verifier": "v",
+    });
+    let body = json!({
+        "query": "subscription { observations { key } }",
+        "extensions": {"subscription": subscription},
+    });
+    let ask = async |bearer: &str| {
+        let accept = ("accept", "application/json;callbackSpec=1.0");
+        let answer = posted(&rig, &[accept, ("authorization", bearer)], &body.to_string()).await;
+        code(&answer)
+    };
+    let bearer = rig.bearer();
+    let other = format!("Bearer {}", rig.token("north", "user/Patient.rs", ""));
+    assert_eq!(ask(&other).await, "stream_forbidden");
+    let place = [("authorization", bearer.as_str())];
+    let reserved = rig.ask(request("PUT", "/graphql/stream", &place, "")).await;
+    assert_eq!(reserved.status, StatusCode::CREATED);
+    assert_eq!(ask(&bearer).await, "principal_connections_exceeded");
+    let asked = router.accept().map(|_| ()).expect_err("nobody");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+    // For somebody else, who may.
+    let third = format!("Bearer {}", rig.token("south", "user/Observation.rs", ""));
+    assert_eq!(ask(&third).await, "callback_refused");
+    assert!(router.accept().is_ok(), "asked, and silent");
 }
 
 #[tokio::test]

@@ -301,9 +301,22 @@ async fn a_check_that_is_not_answered_with_204_refuses_the_subscription() {
     ] {
         let rig = Rig::new(move |_, _| StatusCode::from_u16(status).expect("a status")).await;
         let router = rig.router(0);
-        assert_eq!(router.check().await.is_ok(), is_taken, "{status}");
+        assert_eq!(rig.callbacks.check(&router).await.is_ok(), is_taken, "{status}");
         assert_eq!(actions(&rig.finished().await), ["check"], "asked once");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_waits_for_its_place_and_not_for_ever() {
+    let rig = Rig::new(|_, _| StatusCode::NO_CONTENT).await;
+    let router = rig.router(0);
+    let all = u32::try_from(CHECKS_MAX).expect("small");
+    let places = rig.callbacks.checks.acquire_many(all).await.expect("places");
+    let problem = rig.callbacks.check(&router).await.expect_err("no place");
+    assert_eq!(problem.code, Code::RATE_LIMITED);
+    drop(places);
+    assert!(rig.finished().await.is_empty(), "nothing was asked");
+    assert_eq!(rig.callbacks.checks.available_permits(), CHECKS_MAX);
 }
 
 #[tokio::test]
