@@ -29,7 +29,7 @@ pub(crate) fn refused(single: Single, refused: &Refused) -> Response {
     let body = format!(r#"{{"errors":{}}}"#, refused.errors_json());
     let mut response = match single {
         // Clients that send a document by its hash first look for this answer among those that worked.
-        Single::Response if is_unknown_hash(refused) => whole(RESPONSE, StatusCode::OK, body.into()),
+        Single::Response if is_for_hash(refused) => whole(RESPONSE, StatusCode::OK, body.into()),
         Single::Response => whole(
             RESPONSE,
             status(refused.code, StatusCode::BAD_REQUEST),
@@ -44,9 +44,14 @@ pub(crate) fn refused(single: Single, refused: &Refused) -> Response {
     response
 }
 
-fn is_unknown_hash(refused: &Refused) -> bool {
+fn is_for_hash(refused: &Refused) -> bool {
     let first = refused.errors.first();
-    first.is_some_and(|error| error.extensions.code == "PERSISTED_QUERY_NOT_FOUND")
+    first.is_some_and(|error| {
+        matches!(
+            &*error.extensions.code,
+            "PERSISTED_QUERY_NOT_FOUND" | "PERSISTED_QUERY_NOT_SUPPORTED"
+        )
+    })
 }
 
 /// What went wrong before GraphQL began.

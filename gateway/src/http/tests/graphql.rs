@@ -91,6 +91,39 @@ async fn the_status_of_a_refused_document_follows_the_media_type() {
 }
 
 #[tokio::test]
+async fn a_hash_that_is_not_known_is_no_failure_of_http() {
+    let hash = "ecf4edb46db40b5132295c0291d62fb65d6759a9eedfa4d5d612dd5ec54a6b38";
+    let extensions = json!({"persistedQuery": {"version": 1, "sha256Hash": hash}});
+    let body = json!({ "extensions": extensions }).to_string();
+    let encoded: String = url::form_urlencoded::byte_serialize(extensions.to_string().as_bytes()).collect();
+    for (automatic, wanted) in [
+        (true, "PERSISTED_QUERY_NOT_FOUND"),
+        (false, "PERSISTED_QUERY_NOT_SUPPORTED"),
+    ] {
+        let rig = Rig::with(Unusual {
+            introspection: true,
+            automatic,
+            ..Unusual::default()
+        });
+        for accept in [RESPONSE, "application/json"] {
+            let post = posted(&rig, &[("accept", accept)], &body).await;
+            assert_eq!(
+                (post.status.as_u16(), code(&post).as_str()),
+                (200, wanted),
+                "{accept}"
+            );
+            let uri = format!("/graphql?extensions={encoded}");
+            let get = rig.get(&uri, &[("accept", accept)]).await;
+            assert_eq!(
+                (get.status.as_u16(), code(&get).as_str()),
+                (200, wanted),
+                "{accept}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bad_request_has_its_status_in_every_media_type() {
     let rig = public();
     for accept in [RESPONSE, "application/json", "text/event-stream"] {

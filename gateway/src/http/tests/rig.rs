@@ -85,6 +85,8 @@ pub(super) struct Unusual {
     pub(super) operations_token: Option<&'static str>,
     pub(super) principal_max: Option<usize>,
     pub(super) introspection: bool,
+    /// Automatic persisted queries are on.
+    pub(super) automatic: bool,
     pub(super) callback: CallbackSettings,
 }
 
@@ -103,6 +105,10 @@ impl Rig {
         let metrics = Metrics::new(&mut registry);
         let options = graphql::Options {
             introspection: unusual.introspection,
+            persisted: graphql::Persisted {
+                automatic: unusual.automatic,
+                ..graphql::Persisted::default()
+            },
             ..graphql::Options::default()
         };
         let schema = Arc::new(Schema::new(&contract, options).expect("schema"));
