@@ -1,7 +1,7 @@
 //! Reservations of single connection mode: a token stands for one event stream, which is opened with it once.
 //!
 //! Invariants: a token is its principal's: to everybody else it is as unknown as one that never was; a stream is opened at
-//! most once a token at a time; whatever is reserved holds a place of the quotas, so that there are never more reservations
+//! most once a token at a time, and its operations are judged by the credentials that opened it; whatever is reserved holds a place of the quotas, so that there are never more reservations
 //! than connections, and loses it when it is not used in time. Knows nothing of HTTP.
 
 use std::collections::HashMap;
@@ -94,7 +94,11 @@ impl Reservations {
             State::Reserved(_, until) if *until <= Instant::now() => Err(Unusable::Unknown),
             State::Reserved(permit, _) => {
                 let permit = permit.take().ok_or(Unusable::Opened)?;
-                Ok((permit, reader.unwrap_or(&reservation.reader).clone()))
+                // The stream is theirs from here on: their token decides what its operations may ask for.
+                if let Some(reader) = reader {
+                    reservation.reader = reader.clone();
+                }
+                Ok((permit, reservation.reader.clone()))
             }
             State::Open(_) => Err(Unusable::Opened),
         }
@@ -149,4 +153,48 @@ impl Reservations {
 /// A renewed token names the same principal.
 fn same(one: &Principal, other: &Principal) -> bool {
     one.issuer == other.issuer && one.tenant == other.tenant && one.subject == other.subject
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use auth::quota::{Limits, Quotas};
+    use schemas::ids::TenantId;
+
+    use super::*;
+
+    fn reader(scope: &str) -> Reader {
+        let principal = Principal {
+            issuer: "issuer".into(),
+            subject: "somebody".into(),
+            tenant: TenantId::parse("north").expect("tenant"),
+            scopes: vec![scope.to_owned()],
+            claims: BTreeMap::new(),
+            token_id: None,
+            expires_at_ms: i64::MAX,
+        };
+        Reader {
+            principal: Arc::new(principal),
+            stream: None,
+            filter: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn operations_are_judged_by_the_token_that_opened_the_stream() {
+        let (wide, narrow) = (reader("phi:read"), reader("read"));
+        for (opens, wanted) in [(Some(&narrow), "read"), (None, "phi:read")] {
+            let reservations = Reservations::default();
+            let permit = Quotas::new(Limits::default()).admit(&wide.principal);
+            let permit = permit.expect("a place");
+            let token = reservations.reserve(wide.clone(), Caller::NoPage, permit);
+            let (_permit, begun) = reservations.begin(&token, opens, &Caller::NoPage).expect("begun");
+            assert_eq!(begun.principal.scopes, [wanted]);
+            let entries = reservations.entries();
+            let kept = entries.get(&token).expect("kept");
+            assert_eq!(kept.reader.principal.scopes, [wanted]);
+        }
+    }
 }
