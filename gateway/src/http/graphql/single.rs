@@ -149,7 +149,7 @@ async fn open(gateway: &Arc<Gateway>, head: &Parts, token: &str) -> Result<Respo
 async fn operate(gateway: &Arc<Gateway>, request: Request, token: &str) -> Result<Response, Problem> {
     let surface = gateway.graphql()?;
     gateway.admitting()?;
-    // What a ticket restricts is the stream, not an operation.
+    // No ticket begins an operation. What the stream's own is restricted to, the engine asks of every operation on it.
     let reader = gateway.reader(request.headers(), None).await?;
     let (handle, owner) = surface
         .reservations

@@ -221,12 +221,17 @@ impl Live {
         Self::open_as(rig, &rig.bearer(), line, headers, body, status).await
     }
 
+    /// The same with these credentials, or with none.
     async fn open_as(rig: &Rig, bearer: &str, line: &str, headers: &str, body: &str, status: u16) -> Self {
         let served = rig.serve(&HttpLimits::default(), None);
         let mut socket = served.connect().await;
         let length = body.len();
+        let credentials = match bearer {
+            "" => String::new(),
+            bearer => format!("authorization: {bearer}\r\n"),
+        };
         let text = format!(
-            "{line} HTTP/1.1\r\nhost: gateway.example\r\nauthorization: {bearer}\r\ncontent-type: application/json\r\n\
+            "{line} HTTP/1.1\r\nhost: gateway.example\r\n{credentials}content-type: application/json\r\n\
              content-length: {length}\r\n{headers}\r\n\r\n{body}"
         );
         socket.write_all(text.as_bytes()).await.expect("written");
@@ -527,6 +532,43 @@ async fn a_single_connection_carries_the_operations_of_its_principal_only() {
     tokio::time::timeout(Duration::from_secs(20), gone)
         .await
         .expect("the token ends with its stream");
+}
+
+#[tokio::test]
+async fn what_a_ticket_is_restricted_to_binds_every_operation_of_its_connection() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let bearer = rig.bearer();
+    let json_type = ("content-type", "application/json");
+    let headers = [("authorization", bearer.as_str()), json_type];
+    let token = rig
+        .ask(request("PUT", "/graphql/stream", &headers, ""))
+        .await
+        .text;
+    let restricted = r#"{"stream":"observations","where":{"patient":["Patient/2"]}}"#;
+    let issued = rig.post("/v1/tickets", &headers, restricted).await.json();
+    let ticket = issued["ticket"].as_str().expect("a ticket");
+    // Alone it reserves nothing, and begins nothing.
+    let uri = format!("/graphql/stream?token={token}&ticket={ticket}");
+    let reserved = rig.ask(request("PUT", &uri, &[], "")).await;
+    assert!(reserved.status.is_client_error(), "{}", reserved.text);
+    let open = format!("GET {uri}");
+    let mut live = Live::open_as(&rig, "", &open, "accept: text/event-stream", "", 200).await;
+    let operation = json!({
+        "query": "subscription { observations { data { id } } }",
+        "extensions": {"operationId": "a"},
+    });
+    let operation = operation.to_string();
+    assert_eq!(
+        rig.post(&uri, &[json_type], &operation).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    let begun = rig.post(&uri, &headers, &operation).await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.text);
+    rig.observe("1").await;
+    rig.observe("2").await;
+    let text = live.until("\"id\":\"o1\"").await;
+    assert!(!text.contains("\"id\":\"o0\""), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
