@@ -12,6 +12,7 @@ use async_graphql_parser::types::{
 use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::{Name, Value as Literal};
 use schemas::contract::Contract;
+use schemas::filter::{VALUE_BYTES_MAX, VALUES_MAX};
 use schemas::graph::{Graph, Requires, Role, RootField};
 use schemas::problem::Code;
 use serde_json::{Map, Value};
@@ -330,12 +331,19 @@ impl Arguments {
                     .ok_or_else(|| Refused::ours(Code::INTERNAL, Code::INTERNAL.title))?
                     .name
                     .to_string();
-                let Some(values) = texts(input, prefix.as_deref()) else {
-                    return Err(bad_input(
-                        format!("argument {name}: null is no value to filter by"),
+                let mut values = Vec::new();
+                texts(&input, prefix.as_deref(), &mut values).map_err(|unfit| match unfit {
+                    Unfit::Null => {
+                        bad_input(format!("argument {name}: null is no value to filter by"), place)
+                    }
+                    Unfit::TooMany => {
+                        filter(format!("argument {name}: more than {VALUES_MAX} values"), place)
+                    }
+                    Unfit::TooLong => filter(
+                        format!("argument {name}: a value has more than {VALUE_BYTES_MAX} bytes"),
                         place,
-                    ));
-                };
+                    ),
+                })?;
                 if values.is_empty() {
                     return Err(filter(
                         format!("argument {name}: an empty list matches nothing"),
@@ -350,7 +358,7 @@ impl Arguments {
                     ));
                 }
             }
-            (Role::After, Input::Text(after)) => self.after = Some(after),
+            (Role::After, Input::Text(after)) => self.after = Some(after.to_string()),
             (Role::After, _) => return Err(bad_input(format!("argument {name} must be a string"), place)),
             (Role::Snapshot, Input::Boolean(false)) => {}
             (Role::Snapshot, _) => return Err(unsupported("snapshot")),
@@ -368,22 +376,32 @@ fn filter(message: String, place: Pos) -> Refused {
     refused
 }
 
-/// The values that are wanted, as attributes have them.
-fn texts(input: Input, prefix: Option<&str>) -> Option<Vec<String>> {
-    let prefixed = |text: String| match prefix {
-        Some(prefix) if !text.starts_with(prefix) => format!("{prefix}{text}"),
-        _ => text,
+/// Why an input is no set of values to filter by.
+enum Unfit {
+    Null,
+    TooMany,
+    TooLong,
+}
+
+/// Adds the values that are wanted, as attributes have them. What no filter takes is refused before it is copied: one
+/// variable may stand in a list in thousands of places.
+fn texts(input: &Input, prefix: Option<&str>, found: &mut Vec<String>) -> Result<(), Unfit> {
+    let text = match input {
+        Input::Text(text) => &**text,
+        Input::Boolean(true) => "true",
+        Input::Boolean(false) => "false",
+        Input::List(inputs) => return inputs.iter().try_for_each(|input| texts(input, prefix, found)),
+        Input::Null | Input::Other => return Err(Unfit::Null),
     };
-    match input {
-        Input::Text(text) => Some(vec![prefixed(text)]),
-        Input::Boolean(value) => Some(vec![prefixed(value.to_string())]),
-        Input::List(inputs) => {
-            let mut all = Vec::with_capacity(inputs.len());
-            for input in inputs {
-                all.extend(texts(input, prefix)?);
-            }
-            Some(all)
-        }
-        Input::Null | Input::Other => None,
+    let prefix = prefix
+        .filter(|prefix| !text.starts_with(prefix))
+        .unwrap_or_default();
+    if found.len() == VALUES_MAX {
+        return Err(Unfit::TooMany);
     }
+    if prefix.len() + text.len() > VALUE_BYTES_MAX {
+        return Err(Unfit::TooLong);
+    }
+    found.push(format!("{prefix}{text}"));
+    Ok(())
 }

@@ -16,17 +16,17 @@ use super::error::{GraphqlError, Refused};
 /// What Apollo's servers call it.
 const BAD_INPUT: &str = "BAD_USER_INPUT";
 
-/// A value that its type accepts.
+/// A value that its type accepts. A copy shares what it holds: a document may name one variable in thousands of places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     /// Nothing.
     Null,
     /// A scalar, or what an enum's value is in the document.
-    Text(String),
+    Text(Arc<str>),
     /// A boolean.
     Boolean(bool),
     /// Several.
-    List(Vec<Self>),
+    List(Arc<[Self]>),
     /// An input object, or a part of free JSON: no attribute has such a value.
     Other,
 }
@@ -168,14 +168,14 @@ fn json(graph: &Graph, ty: &TypeRef, value: &Value) -> Result<Input, Unsuitable>
             let inputs = values.iter().map(|value| json(graph, of, value));
             return inputs.collect::<Result<_, _>>().map(Input::List);
         }
-        (TypeRef::List { of, .. }, single) => return Ok(Input::List(vec![json(graph, of, single)?])),
+        (TypeRef::List { of, .. }, single) => return Ok(Input::List([json(graph, of, single)?].into())),
         (TypeRef::Named { name, .. }, _) => name,
     };
     match (graph.types.get(name).map(|ty| &ty.kind), value) {
         (Some(Kind::Enum(values)), Value::String(given)) => {
             let found = values.iter().find(|value| *value.name == **given);
             found
-                .map(|value| Input::Text(value.json.to_string()))
+                .map(|value| Input::Text(Arc::clone(&value.json)))
                 .ok_or(Unsuitable)
         }
         (Some(Kind::Scalar(scalar)), value) => scalar_of_json(*scalar, value),
@@ -205,7 +205,7 @@ fn literal(graph: &Graph, ty: &TypeRef, value: &Literal, variables: &Variables) 
         return match (ty, input) {
             (ty, Input::Null) => null(ty),
             (TypeRef::List { .. }, list @ Input::List(_)) => Ok(list),
-            (TypeRef::List { .. }, single) => Ok(Input::List(vec![single])),
+            (TypeRef::List { .. }, single) => Ok(Input::List([single].into())),
             (TypeRef::Named { .. }, Input::List(_)) => Err(Unsuitable),
             (TypeRef::Named { .. }, input) => Ok(input),
         };
@@ -217,7 +217,7 @@ fn literal(graph: &Graph, ty: &TypeRef, value: &Literal, variables: &Variables) 
             return inputs.collect::<Result<_, _>>().map(Input::List);
         }
         (TypeRef::List { of, .. }, single) => {
-            return Ok(Input::List(vec![literal(graph, of, single, variables)?]));
+            return Ok(Input::List([literal(graph, of, single, variables)?].into()));
         }
         (TypeRef::Named { name, .. }, _) => name,
     };
@@ -225,7 +225,7 @@ fn literal(graph: &Graph, ty: &TypeRef, value: &Literal, variables: &Variables) 
         (Some(Kind::Enum(values)), Literal::Enum(given)) => {
             let found = values.iter().find(|value| &*value.name == given.as_str());
             found
-                .map(|value| Input::Text(value.json.to_string()))
+                .map(|value| Input::Text(Arc::clone(&value.json)))
                 .ok_or(Unsuitable)
         }
         (Some(Kind::Scalar(Scalar::Any)), Literal::List(_) | Literal::Object(_)) => Ok(Input::Other),
@@ -271,7 +271,7 @@ fn scalar_of_json(scalar: Scalar, value: &Value) -> Result<Input, Unsuitable> {
     match (scalar, value) {
         (Scalar::Any, Value::Array(_) | Value::Object(_)) => Ok(Input::Other),
         (Scalar::String | Scalar::Id | Scalar::DateTime | Scalar::Any, Value::String(text)) => {
-            Ok(Input::Text(text.clone()))
+            Ok(Input::Text(text.as_str().into()))
         }
         (Scalar::Boolean | Scalar::Any, Value::Bool(value)) => Ok(Input::Boolean(*value)),
         (Scalar::Int, Value::Number(number)) => {
@@ -282,12 +282,12 @@ fn scalar_of_json(scalar: Scalar, value: &Value) -> Result<Input, Unsuitable> {
             let whole = whole
                 .and_then(|whole| i32::try_from(whole).ok())
                 .ok_or(Unsuitable)?;
-            Ok(Input::Text(whole.to_string()))
+            Ok(Input::Text(whole.to_string().into()))
         }
         (Scalar::Id | Scalar::Long, Value::Number(number)) if is_whole(number) => {
-            Ok(Input::Text(number.to_string()))
+            Ok(Input::Text(number.to_string().into()))
         }
-        (Scalar::Float | Scalar::Any, Value::Number(number)) => Ok(Input::Text(number.to_string())),
+        (Scalar::Float | Scalar::Any, Value::Number(number)) => Ok(Input::Text(number.to_string().into())),
         _ => Err(Unsuitable),
     }
 }

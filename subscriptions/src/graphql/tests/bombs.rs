@@ -167,6 +167,38 @@ fn variables_are_bounded_whatever_they_are() {
 }
 
 #[test]
+fn a_variable_in_many_places_of_a_list_is_not_copied_for_each() {
+    let schema = schema();
+    let many = |name: &str| format!("[{}]", format!("${name},").repeat(4_000));
+    let start = Instant::now();
+    for (query, variables) in [
+        (
+            format!(
+                "subscription($s: State!) {{ things(state: {}) {{ kind }} }}",
+                many("s")
+            ),
+            json!({"s": "NEW"}),
+        ),
+        (
+            format!("subscription($i: ID!) {{ named(id: {}) {{ kind }} }}", many("i")),
+            json!({"i": "x".repeat(48 << 10)}),
+        ),
+    ] {
+        let refused = refused(&schema, &with_variables(&query, variables));
+        assert_eq!(told(&refused).0, "filter_invalid", "{}", refused.errors_json());
+    }
+    assert!(start.elapsed() < SOON);
+    let most = with_variables(
+        "subscription($i: [ID!]) { named(id: $i) { kind } }",
+        json!({"i": vec!["y"; 64]}),
+    );
+    assert_eq!(
+        bound(&schema, &most).filter["name"].as_array().map(Vec::len),
+        Some(64)
+    );
+}
+
+#[test]
 fn what_is_kept_is_bounded() {
     let schema = schema_with(Options {
         limits: Limits {

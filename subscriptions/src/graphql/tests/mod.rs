@@ -26,6 +26,7 @@ type Subscription {
          urgent: Boolean @attribute(name: "urgent"), level: Int = 3 @attribute(name: "level"),
          after: String, snapshot: Boolean = false, overflow: String, rate: Int): ThingEvent! @stream(name: "things")
   states(state: [State!]! @attribute(name: "state")): ThingEvent! @stream(name: "things", kinds: [CREATED, PROGRESS])
+  named(id: [ID!] @attribute(name: "name")): ThingEvent! @stream(name: "things")
   thing: Thing @stream(name: "things", emit: ENTITY)
   locked: ThingEvent! @stream(name: "things") @requiresScopes(scopes: [["system/*.rs", "launch"], ["admin"]])
 }
@@ -74,6 +75,7 @@ patient = { pointer = "/subject/reference", normalise = "reference" }
 state = "/state"
 urgent = "/urgent"
 level = "/level"
+name = "/label"
 [[streams.things.access]]
 scopes = ["things"]
 rows = "tenant"
