@@ -18,6 +18,7 @@ mod request;
 mod schema;
 mod validator;
 mod variables;
+mod weight;
 
 #[cfg(test)]
 mod tests;

@@ -22,18 +22,14 @@ use serde_json::Map;
 use super::compile::{VALIDATION, invalid};
 use super::error::{ERRORS_MAX, GraphqlError, Refused};
 use super::persisted::bad_request;
+use super::weight::Weights;
 
 /// What async-graphql says of a subscription that it finds valid.
 const VALID: &str = "Subscriptions are not supported on this transport.";
 
-/// How often a list of the schema may be nested in another in one introspection: answers grow by a factor with each.
-const INTROSPECTION_LISTS_MAX: usize = 4;
-
-/// The lists of `__Type` and `__Schema` that lead to more of the same.
-const LISTS: [&str; 5] = ["types", "fields", "interfaces", "possibleTypes", "inputFields"];
-
 pub(super) struct Validator {
     schema: Schema,
+    weights: Weights,
     introspection: bool,
 }
 
@@ -55,6 +51,7 @@ impl Validator {
         let schema = builder.finish().map_err(|error| error.to_string())?;
         Ok(Self {
             schema,
+            weights: Weights::new(graph),
             introspection,
         })
     }
@@ -83,7 +80,9 @@ impl Validator {
                 operation.selection_set.pos,
             ));
         }
-        self.check_introspection(&document, &operation.selection_set.node, 0)?;
+        let selected = &operation.selection_set.node;
+        self.check_introspection(&document, selected)?;
+        self.weights.check(&document, selected)?;
         let variables = Variables::from_json(serde_json::Value::Object(variables.clone()));
         let response = self.run(document, name, variables)?;
         if !response.errors.is_empty() {
@@ -115,34 +114,25 @@ impl Validator {
     }
 
     /// Bounded: the document's costs were checked with its fragments spread.
-    fn check_introspection(
-        &self,
-        document: &ExecutableDocument,
-        set: &SelectionSet,
-        lists: usize,
-    ) -> Result<(), Refused> {
+    fn check_introspection(&self, document: &ExecutableDocument, set: &SelectionSet) -> Result<(), Refused> {
+        if self.introspection {
+            return Ok(());
+        }
         for item in &set.items {
             match &item.node {
                 Selection::Field(field) => {
                     let name = field.node.name.node.as_str();
-                    if !self.introspection && matches!(name, "__schema" | "__type") {
+                    if matches!(name, "__schema" | "__type") {
                         return Err(invalid("introspection is switched off", field.pos));
                     }
-                    let lists = lists + usize::from(LISTS.contains(&name));
-                    if lists > INTROSPECTION_LISTS_MAX {
-                        return Err(Refused::ours(
-                            Code::OPERATION_TOO_LARGE,
-                            "introspection is nested too deeply",
-                        ));
-                    }
-                    self.check_introspection(document, &field.node.selection_set.node, lists)?;
+                    self.check_introspection(document, &field.node.selection_set.node)?;
                 }
                 Selection::InlineFragment(fragment) => {
-                    self.check_introspection(document, &fragment.node.selection_set.node, lists)?;
+                    self.check_introspection(document, &fragment.node.selection_set.node)?;
                 }
                 Selection::FragmentSpread(spread) => {
                     if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node) {
-                        self.check_introspection(document, &fragment.node.selection_set.node, lists)?;
+                        self.check_introspection(document, &fragment.node.selection_set.node)?;
                     }
                 }
             }

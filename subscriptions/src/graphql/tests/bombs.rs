@@ -145,6 +145,55 @@ fn introspection_does_not_explode() {
         "} } ".repeat(9)
     );
     assert_eq!(code_of(&text), "operation_too_large");
+    let leaves: String = (0..180).map(|number| format!("a{number}: name ")).collect();
+    for around in [
+        "fields { type { fields { type { fields { LEAVES } } } } }",
+        "fields { type { enumValues { LEAVES } } }",
+        "possibleTypes { fields { args { LEAVES } } }",
+        "interfaces { possibleTypes { interfaces { LEAVES } } }",
+        "fields { type { fields { type { LEAVES } } } }",
+    ] {
+        let text = format!("{{ __schema {{ types {{ {around} }} }} }}").replace("LEAVES", &leaves);
+        assert_eq!(code_of(&text), "operation_too_large", "{around}");
+    }
+    let long = "x".repeat(60_000);
+    assert_eq!(
+        code_of(&format!("{{ __schema {{ types {{ {long}: name }} }} }}")),
+        "operation_too_large"
+    );
+}
+
+#[test]
+fn the_sdl_is_not_told_under_many_names() {
+    let aliases = |count: usize, one: &str| -> String {
+        (0..count).map(|number| format!("a{number}: {one} ")).collect()
+    };
+    let told = answer(
+        &schema(),
+        &request(&format!("{{ {} }}", aliases(2, "_service { sdl }"))),
+    );
+    assert_eq!(told["data"]["a1"], told["data"]["a0"]);
+    // A contract whose SDL is long beside what it declares, as descriptions make it.
+    let sdl = SDL.replacen(
+        "scalar Long",
+        &format!("\"{}\" scalar Long", "long ".repeat(100_000)),
+        1,
+    );
+    let schema = schema_of(&sdl, Options::default());
+    for text in [
+        format!("{{ {} }}", aliases(200, "_service { sdl }")),
+        format!("{{ _service {{ {} }} }}", aliases(200, "sdl")),
+        format!(
+            "{{ ...F }} fragment F on Query {{ {} }}",
+            aliases(3, "_service { sdl }")
+        ),
+    ] {
+        assert_eq!(
+            self::told(&refused(&schema, &request(&text))).0,
+            "operation_too_large"
+        );
+    }
+    answer(&schema, &request("{ _service { sdl } }"));
 }
 
 #[test]

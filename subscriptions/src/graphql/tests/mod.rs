@@ -82,8 +82,12 @@ rows = "tenant"
 "#;
 
 fn contract() -> Arc<Contract> {
+    contract_of(SDL)
+}
+
+fn contract_of(sdl: &str) -> Arc<Contract> {
     let sources = vec![
-        (PathBuf::from("things.graphql"), SDL.to_owned()),
+        (PathBuf::from("things.graphql"), sdl.to_owned()),
         (PathBuf::from("streams.toml"), STREAMS.to_owned()),
     ];
     Arc::new(Contract::from_sources(sources).expect("a good contract"))
@@ -97,7 +101,11 @@ fn schema() -> Schema {
 }
 
 fn schema_with(options: Options) -> Schema {
-    Schema::new(&contract(), options).expect("a schema")
+    schema_of(SDL, options)
+}
+
+fn schema_of(sdl: &str, options: Options) -> Schema {
+    Schema::new(&contract_of(sdl), options).expect("a schema")
 }
 
 fn request(query: &str) -> Request {

@@ -311,6 +311,34 @@ fn queries_answer_the_sdl_and_introspection() {
 }
 
 #[test]
+fn what_tools_ask_of_a_schema_is_answered() {
+    let reference = (0..9).fold("kind name".to_owned(), |below, _| {
+        format!("kind name ofType {{ {below} }}")
+    });
+    let input =
+        format!("name description type {{ {reference} }} defaultValue isDeprecated deprecationReason");
+    let query = format!(
+        "{{ __schema {{ description queryType {{ name }} mutationType {{ name }} subscriptionType {{ name }}
+             types {{ kind name description specifiedByURL isOneOf
+               fields(includeDeprecated: true) {{ name description args(includeDeprecated: true) {{ {input} }}
+                 type {{ {reference} }} isDeprecated deprecationReason }}
+               inputFields(includeDeprecated: true) {{ {input} }} interfaces {{ {reference} }}
+               enumValues(includeDeprecated: true) {{ name description isDeprecated deprecationReason }}
+               possibleTypes {{ {reference} }} }}
+             directives {{ name description isRepeatable locations args(includeDeprecated: true) {{ {input} }} }} }} }}"
+    );
+    for contract in [contract(), Arc::new(schemas::contract::clinical())] {
+        let options = Options {
+            introspection: true,
+            ..Options::default()
+        };
+        let schema = Schema::new(&contract, options).expect("a schema");
+        let told = answer(&schema, &request(&query));
+        assert!(told["data"]["__schema"]["types"].as_array().is_some());
+    }
+}
+
+#[test]
 fn introspection_can_be_switched_off() {
     let schema = schema_with(Options::default());
     for query in [
