@@ -1,12 +1,13 @@
 //! Whether objects keep the word of the interfaces that they implement (GraphQL, section 3.7).
 //!
 //! Invariant: a field that is selected through an interface exists on every object that may be found, has a type that
-//! fits, and is read from the same place. It does not know which of the types are served.
+//! fits, is read from the same place, and asks as much of its reader. It does not know which of the types are served.
 
 use async_graphql_parser::types::{BaseType, Type};
 
 use super::super::sdl::{Field, Sdl, Shape, TypeNode, directive};
-use super::Builder;
+use super::{Builder, beside};
+use crate::graph::Requires;
 
 /// Checks one type against the interfaces that it names.
 pub(super) fn check(builder: &Builder<'_>, name: &str, node: &TypeNode) {
@@ -101,6 +102,34 @@ fn check_field(builder: &Builder<'_>, name: &str, interface: &str, field: &Field
             "give both the same `@json`",
         );
     }
+    let (own, promised) = (
+        beside::requires(&field.directives),
+        beside::requires(&promise.directives),
+    );
+    if !asks_as_much(&own, &promised) {
+        let message = format!(
+            "`{interface}.{}` may be selected by fewer readers than `{name}.{}`, which is what they are given",
+            promise.name, field.name
+        );
+        builder.report(
+            &field.place,
+            "sdl_interface",
+            message,
+            "repeat its `@requiresScopes` or `@authenticated` here",
+        );
+    }
+}
+
+/// Whether everybody who may select what needs the one may select what needs the other: a selection through an interface
+/// is judged by the fields of the objects that are found.
+fn asks_as_much(own: &Requires, promised: &Requires) -> bool {
+    let needs_nothing = *own == Requires::default();
+    let all_of = |own: &Vec<_>| {
+        let mut ways = promised.scopes.iter();
+        ways.any(|promised| promised.iter().all(|scope| own.contains(scope)))
+    };
+    (!promised.authenticated || !needs_nothing)
+        && (promised.scopes.is_empty() || (!own.scopes.is_empty() && own.scopes.iter().all(all_of)))
 }
 
 /// Whether a field may have this type where its interface promises that one.

@@ -117,6 +117,40 @@ interface Lonely @discriminator { id: ID! }
 }
 
 #[test]
+fn what_an_interface_asks_of_readers_is_asked_by_its_objects_too() {
+    let scopes = |text: &str| format!("@requiresScopes(scopes: {text})");
+    for (promised, own, is_good) in [
+        (scopes(r#"[["phi"]]"#), String::new(), false),
+        (scopes(r#"[["phi"]]"#), "@authenticated".to_owned(), false),
+        (scopes(r#"[["phi"]]"#), scopes(r#"[["phi"], ["other"]]"#), false),
+        (scopes(r#"[["phi"]]"#), scopes(r#"[["phi"]]"#), true),
+        (
+            scopes(r#"[["phi"], ["all"]]"#),
+            scopes(r#"[["phi", "other"]]"#),
+            true,
+        ),
+        ("@authenticated".to_owned(), String::new(), false),
+        ("@authenticated".to_owned(), scopes(r#"[["phi"]]"#), true),
+        (String::new(), scopes(r#"[["phi"]]"#), true),
+    ] {
+        let sdl = format!(
+            "type Subscription {{ a: E! @stream(name: \"observations\") }}
+             type E @event {{ data: Observation }}
+             type Observation {{ id: ID status: String code: String subject: Reference who: Person }}
+             type Reference {{ reference: String }}
+             interface Person @discriminator(pointer: \"/type\") {{ ssn: String {promised} }}
+             type Patient implements Person {{ ssn: String {own} }}"
+        );
+        let told = report(&sdl);
+        assert_eq!(
+            told.contains("may be selected by fewer readers"),
+            !is_good,
+            "{promised} {own}: {told}"
+        );
+    }
+}
+
+#[test]
 fn words_of_federation_that_cannot_be_kept() {
     let sdl = r#"extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: [{ name: "@key", as: "@primary" }])
 type Observation @primary(fields: "idd subject { reference display }") @key(fields: "{") @key {
