@@ -105,20 +105,18 @@ impl Event {
     /// - of the data, what it hides; all of it if it is not JSON and the mask hides anything;
     /// - an attribute whose pointer is at, above or below something hidden. One with a `*` is never emitted;
     /// - `subject`, and attributes from the key or a header, where their text holds the value of an attribute that is
-    ///   hidden (a hidden `patient` is not given away by the key). Hidden fields that are no attributes are not looked
-    ///   for: whoever puts them into keys or CloudEvents attributes publishes them;
-    /// - the producer's `id` and `source`, and parameters of `datacontenttype`, where they hold such a value: in their
+    ///   hidden (a hidden `patient` is not given away by the key), or where the event has no value for one that is (a
+    ///   tombstone whose headers do not repeat it, data that lacks it): then nobody knows what the text holds. Hidden
+    ///   fields that are no attributes are not looked for: whoever puts them into keys or CloudEvents attributes
+    ///   publishes them;
+    /// - the producer's `id` and `source`, and parameters of `datacontenttype`, by the same rule: in their
     ///   place stand the id of the position, the stream's `source` and the bare media type. The mask decides, so that
     ///   a reader with the same grant always sees the same id of an event;
     /// - the producer's extensions, all of them, if the mask hides anything: nobody declared what they hold.
     pub fn encode(&self, mask: &Mask, out: &mut Vec<u8>) {
         let open = mask.hides_nothing();
-        let secrets = if open {
-            SmallVec::new()
-        } else {
-            self.hidden_values(mask)
-        };
-        let told = |text: &str| !secrets.iter().any(|secret| holds(text, secret));
+        let secrets = self.secrets(mask);
+        let told = |text: &str| secrets.are_kept_by(text);
 
         out.reserve(self.encoded_bytes_hint());
         out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
@@ -174,13 +172,12 @@ impl Event {
         out.push(b'}');
     }
 
-    /// The record's key as text: `None` if there is none, if it is no UTF-8, or if it holds the value of an attribute that
-    /// the mask hides (the rule of `subject` in [`Event::encode`]).
+    /// The record's key as text: `None` if there is none, if it is no UTF-8, or if it holds, or could hold, the value of an
+    /// attribute that the mask hides (the rule of `subject` in [`Event::encode`]).
     #[must_use]
     pub fn key_text(&self, mask: &Mask) -> Option<&str> {
         let key = std::str::from_utf8(self.key.as_ref()?).ok()?;
-        let told = mask.hides_nothing() || !self.hidden_values(mask).iter().any(|secret| holds(key, secret));
-        told.then_some(key)
+        self.secrets(mask).are_kept_by(key).then_some(key)
     }
 
     /// About how many bytes [`Event::encode`] appends when nothing is hidden; a little more rather than less, so that a
@@ -260,20 +257,42 @@ impl Event {
         }
     }
 
-    /// The values of the attributes that the mask hides.
-    fn hidden_values(&self, mask: &Mask) -> SmallVec<[&str; 4]> {
-        let is_hidden = |id: AttributeId| match self.stream.attributes.get(usize::from(id.0)) {
-            Some(attribute) => match &attribute.source {
-                AttributeSource::Pointer(pointer) => mask.hides(pointer),
-                AttributeSource::Key | AttributeSource::Header(_) => false,
-            },
-            None => false,
+    /// What the mask hides of the attributes.
+    fn secrets(&self, mask: &Mask) -> Secrets<'_> {
+        let mut secrets = Secrets {
+            values: SmallVec::new(),
+            unknown: false,
         };
-        self.attributes
-            .iter()
-            .filter(|(id, _)| is_hidden(*id))
-            .map(|(_, value)| &**value)
-            .collect()
+        if mask.hides_nothing() {
+            return secrets;
+        }
+        for (attribute, id) in self.stream.attributes.iter().zip(0..) {
+            let AttributeSource::Pointer(pointer) = &attribute.source else {
+                continue;
+            };
+            if !mask.hides(pointer) {
+                continue;
+            }
+            let before = secrets.values.len();
+            let own = self.attributes.iter().filter(|(have, _)| have.0 == id);
+            secrets.values.extend(own.map(|(_, value)| &**value));
+            secrets.unknown |= secrets.values.len() == before;
+        }
+        secrets
+    }
+}
+
+/// The values of the attributes that a mask hides.
+struct Secrets<'a> {
+    values: SmallVec<[&'a str; 4]>,
+    /// One of them has no value in this event: what stands beside the data may hold it.
+    unknown: bool,
+}
+
+impl Secrets<'_> {
+    /// Whether a text that stands beside the data gives none of them away.
+    fn are_kept_by(&self, text: &str) -> bool {
+        !self.unknown && !self.values.iter().any(|secret| holds(text, secret))
     }
 }
 

@@ -106,6 +106,9 @@ pub struct Seen {
     pub attributes: BTreeMap<String, String>,
     /// Nothing is hidden, so that attributes from the key and from headers are emitted too.
     pub whole: bool,
+    /// An attribute is hidden that the record does not have: what the key and the headers tell cannot be compared with
+    /// it, so that they are not told.
+    pub silent: bool,
 }
 
 /// One way in which a rule applies to a reader: the rule, and a scope's own restriction.
@@ -228,10 +231,19 @@ impl Model {
             })
             .collect();
         let whole = fields.iter().any(|fields| **fields == Fields::All);
+        let silent = self
+            .attributes
+            .iter()
+            .filter(|attribute| attribute.is_single_from_data())
+            .any(|attribute| {
+                fields.iter().all(|fields| fields.touches(&attribute.from))
+                    && attribute.values(record).is_empty()
+            });
         Some(Seen {
             data: shown(&fields, &mut Vec::new(), &record.value)?,
             attributes,
             whole,
+            silent,
         })
     }
 

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::contract::{Format, TenantSource};
+use crate::contract::{Deletes, Format, TenantSource};
 use crate::decode::Decoder;
 use crate::fixture::{self, pointer};
 
@@ -104,6 +104,41 @@ fn the_key_does_not_give_a_hidden_attribute_away() {
         &[("tenant", "north"), ("unit", "of Patient/1")],
     );
     assert_eq!(encoded(&event, &hide(&["/subject"])).1.get("unit"), None);
+}
+
+#[test]
+fn a_key_that_cannot_be_compared_with_what_is_hidden_is_not_told() {
+    let tombstone = |headers: &[(&str, &str)]| {
+        let stream = Stream {
+            deletes: Deletes::Headers,
+            ..fixture::clinical()
+        };
+        event(stream, "Patient/1", "", headers)
+    };
+    let lacking = event(
+        fixture::clinical(),
+        "Patient/1",
+        r#"{"id": "9", "status": "final"}"#,
+        &[("tenant", "north"), ("unit", "Patient/1")],
+    );
+    let bare = tombstone(&[("tenant", "north"), ("unit", "Patient/1"), ("status", "final")]);
+    for event in [&lacking, &bare] {
+        let (text, masked) = encoded(event, &hide(&["/subject"]));
+        assert!(!text.contains("Patient/1"), "{text}");
+        assert_eq!(
+            (masked.get("subject"), masked.get("rkey"), masked.get("unit")),
+            (None, None, None)
+        );
+        assert_eq!(event.key_text(&hide(&["/subject"])), None);
+        // What is hidden is there, or is no attribute.
+        for mask in [hide(&["/status"]), hide(&["/note"]), Mask::nothing_hidden()] {
+            assert_eq!(encoded(event, &mask).1["subject"], json!("Patient/1"), "{mask:?}");
+            assert_eq!(event.key_text(&mask), Some("Patient/1"));
+        }
+    }
+    // Its headers say what it is.
+    let telling = tombstone(&[("tenant", "north"), ("patient", "Patient/2"), ("status", "final")]);
+    assert_eq!(telling.key_text(&hide(&["/subject"])), Some("Patient/1"));
 }
 
 #[test]

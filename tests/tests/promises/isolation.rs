@@ -210,6 +210,16 @@ fn same(event: &Value, allowed: &Seen, record: &Record, model: &Model) -> Result
             attribute.name
         );
     }
+    if allowed.silent {
+        let mut beside = model
+            .attributes
+            .iter()
+            .filter(|attribute| !attribute.from.starts_with('/'));
+        ensure!(
+            event.get("subject").is_none() && beside.all(|attribute| event.get(&attribute.name).is_none()),
+            "the key or a header is told beside something hidden that is not there: {event}"
+        );
+    }
     if allowed.whole {
         ensure!(
             event["subject"] == record.key,
