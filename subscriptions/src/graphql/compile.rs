@@ -42,6 +42,7 @@ pub(super) fn compile(
     root: &RootField,
     nodes: &[&Positioned<FieldNode>],
     conditions: Conditions<'_>,
+    payload_bytes_max: usize,
 ) -> Result<Compiled, Refused> {
     let mut compiler = Compiler {
         graph,
@@ -70,6 +71,7 @@ pub(super) fn compile(
             nullable: root.ty.nullable(),
             root: shown,
             plan: compiler.plan,
+            bytes_max: payload_bytes_max,
         },
         requires: compiler.requires,
     })

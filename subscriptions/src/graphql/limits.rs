@@ -14,7 +14,7 @@ pub struct Options {
     pub persisted: Persisted,
 }
 
-/// What an operation may cost; beyond each it is refused with `operation_too_large`.
+/// What an operation may cost; beyond each it is refused with `operation_too_large`, but for `payload_bytes_max`.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The longest document, in bytes.
@@ -31,6 +31,9 @@ pub struct Limits {
     pub directives_max: usize,
     /// What variables may take, in bytes of JSON.
     pub variables_bytes_max: usize,
+    /// The longest payload of one event, in bytes, roughly: aliases multiply what an event holds. Beyond it nothing of the
+    /// event is given, and an error `data_too_large` says so.
+    pub payload_bytes_max: usize,
     /// The most compiled operations that are kept.
     pub cached_operations_max: usize,
     /// What compiled operations may hold, in bytes, roughly. Beyond it those that were not asked for lately are dropped.
@@ -47,6 +50,7 @@ impl Default for Limits {
             aliases_max: 200,
             directives_max: 100,
             variables_bytes_max: 64 << 10,
+            payload_bytes_max: 1 << 20,
             cached_operations_max: 2_000,
             cached_bytes_max: 32 << 20,
         }

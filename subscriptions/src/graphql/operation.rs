@@ -33,6 +33,7 @@ pub(super) struct Operation {
     name: Option<String>,
     /// The variables that conditions ask for, sorted.
     conditions: Vec<String>,
+    payload_bytes_max: usize,
     variants: Mutex<Vec<Variant>>,
 }
 
@@ -50,6 +51,7 @@ impl Operation {
         graph: &Graph,
         document: ExecutableDocument,
         name: Option<String>,
+        payload_bytes_max: usize,
     ) -> Result<Self, Refused> {
         let mut conditions = BTreeSet::new();
         for (_, operation) in document.operations.iter() {
@@ -62,6 +64,7 @@ impl Operation {
             document,
             name,
             conditions: conditions.into_iter().collect(),
+            payload_bytes_max,
             variants: Mutex::new(Vec::new()),
         };
         let (root, nodes) = operation.root(graph)?;
@@ -191,7 +194,14 @@ impl Operation {
         if let Some(known) = variants.iter().find(|variant| variant.values == values) {
             return Ok(known.clone());
         }
-        let compiled = compile::compile(graph, &self.document, root, nodes, &is_true)?;
+        let compiled = compile::compile(
+            graph,
+            &self.document,
+            root,
+            nodes,
+            &is_true,
+            self.payload_bytes_max,
+        )?;
         let variant = Variant {
             values,
             projection: Arc::new(compiled.projection),

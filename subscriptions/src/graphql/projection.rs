@@ -23,6 +23,8 @@ pub struct Projection {
     pub(super) nullable: bool,
     pub(super) root: Root,
     pub(super) plan: Plan,
+    /// The longest payload.
+    pub(super) bytes_max: usize,
 }
 
 /// What the subscription's field gives.
@@ -37,7 +39,8 @@ pub(super) enum Root {
 impl Projection {
     /// Appends the payload of an event without line breaks: `{"data":{...},"errors":[...]?,"extensions":{"cursor":"..."}}`.
     /// What the mask hides reads as absent. A value that is none of its field's type is null, with an error that says
-    /// where and never what; null propagates as the specification says (section 6.4.4).
+    /// where and never what; null propagates as the specification says (section 6.4.4). A payload that would be longer than
+    /// the limit has no data, and one error `data_too_large`.
     pub fn event(&self, event: &Event, mask: &Mask, cursor: &str, out: &mut Vec<u8>) {
         let sight = Sight::new(mask);
         let seen = match &event.data {
@@ -125,8 +128,11 @@ impl Projection {
 
     /// `{"data":{...}` and `"errors"` where there are some; the object is not ended.
     fn payload(&self, told: &Told<'_>, out: &mut Vec<u8>) {
+        let begin = out.len();
         let mut writer = Writer {
             plan: &self.plan,
+            end_max: begin.saturating_add(self.bytes_max),
+            too_large: false,
             out,
             errors: Vec::new(),
             told_errors: 0,
@@ -152,7 +158,17 @@ impl Projection {
                 writer.out.extend_from_slice(b"null");
             }
         }
+        let too_large = writer.is_too_large();
         let Writer { out, errors, .. } = writer;
+        if too_large {
+            out.truncate(begin);
+            out.extend_from_slice(
+                br#"{"data":null,"errors":[{"message":"what is selected of the event is too large","path":"#,
+            );
+            Path::Field(&Path::Root, &self.key).write(out);
+            out.extend_from_slice(br#","extensions":{"code":"data_too_large"}}]"#);
+            return;
+        }
         if !errors.is_empty() {
             out.extend_from_slice(br#","errors":["#);
             out.extend_from_slice(&errors);
@@ -205,11 +221,15 @@ impl<'a> Told<'a> {
     }
 }
 
-/// A place that must not be null is null; the error was told.
+/// A place that must not be null is null, and the error was told; or it is all too large.
 struct Broken;
 
 struct Writer<'p, 'o> {
     plan: &'p Plan,
+    /// The most that `out` may hold, together with the errors.
+    end_max: usize,
+    /// It would have held more: nothing more is written.
+    too_large: bool,
     out: &'o mut Vec<u8>,
     /// The inside of `errors`.
     errors: Vec<u8>,
@@ -272,8 +292,15 @@ impl Writer<'_, '_> {
         write: impl FnOnce(&mut Self) -> Result<Written, Broken>,
         path: &Path<'_>,
     ) -> Result<(), Broken> {
+        if self.is_too_large() {
+            return Err(Broken);
+        }
         let start = self.out.len();
         let written = write(self);
+        // Before anything is taken back: what is too large is so, wherever null could stand for it.
+        if self.is_too_large() {
+            return Err(Broken);
+        }
         match written {
             Ok(Written::Value) => return Ok(()),
             Ok(Written::Mismatch) => self.error("the value is none of this field's type", path),
@@ -286,6 +313,11 @@ impl Writer<'_, '_> {
         }
         self.out.extend_from_slice(b"null");
         Ok(())
+    }
+
+    fn is_too_large(&mut self) -> bool {
+        self.too_large |= self.out.len() + self.errors.len() > self.end_max;
+        self.too_large
     }
 
     fn complete(

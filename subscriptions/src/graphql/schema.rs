@@ -71,7 +71,12 @@ impl Schema {
                     return Ok(Prepared::Answer(answer));
                 }
                 self.validator.check(parsed.clone(), name)?;
-                let operation = Operation::new(&self.contract.graph, parsed, name.map(str::to_owned))?;
+                let operation = Operation::new(
+                    &self.contract.graph,
+                    parsed,
+                    name.map(str::to_owned),
+                    self.limits.payload_bytes_max,
+                )?;
                 Arc::new(operation)
             }
         };

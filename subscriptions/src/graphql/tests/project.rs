@@ -264,3 +264,50 @@ fn the_clinical_contract_is_served() {
         r#"{"data":{"observations":{"kind":"UPDATED","cursor":"c","data":{"id":"o1","status":"FINAL","code":{"coding":[{"code":"8480-6"}]},"subject":{"reference":"Patient/1"},"valueQuantity":{"value":120.50,"unit":"mmHg"}}}},"extensions":{"cursor":"c"}}"#
     );
 }
+
+#[test]
+fn a_payload_that_aliases_make_too_large_is_an_error_and_no_data() {
+    let schema = schema_with(Options {
+        limits: Limits {
+            payload_bytes_max: 10_000,
+            ..Limits::default()
+        },
+        ..Options::default()
+    });
+    let payload = |selection: &str, data: &str| {
+        let query = format!("subscription {{ things {{ {selection} }} }}");
+        let projection = bound(&schema, &request(&query)).projection;
+        let mut out = Vec::new();
+        projection.event(&event(data), &Mask::nothing_hidden(), "c-1", &mut out);
+        assert!(out.len() < 10_100, "{selection}: {}", out.len());
+        serde_json::from_slice::<Value>(&out).expect("JSON")
+    };
+    let aliases = |count: usize, one: &str| -> String {
+        (0..count).map(|number| format!("a{number}: {one} ")).collect()
+    };
+    let long = "x".repeat(100);
+    let data = json!({"label": long, "free": {"a": [long]}, "must": [], "codes": vec![json!([1]); 90],
+        "parts": vec![json!({"is": "Nut", "name": long}); 50]})
+    .to_string();
+    for selection in [
+        format!("data {{ {} }}", aliases(150, "label")),
+        format!("data {{ {} }}", aliases(150, "free")),
+        format!("data {{ parts {{ {} }} }}", aliases(5, "name")),
+        format!("data {{ parts {{ {}: name }} }}", "n".repeat(200)),
+        format!("data {{ {}: codes }}", "n".repeat(500)),
+        format!("{}: kind", "n".repeat(11_000)),
+        format!("data {{ label }} {}: kind", "n".repeat(11_000)),
+    ] {
+        let shown = payload(&selection, &data);
+        assert_eq!(shown["data"], Value::Null, "{selection}");
+        assert_eq!(
+            shown["errors"],
+            json!([{"message": "what is selected of the event is too large", "path": ["things"],
+                "extensions": {"code": "data_too_large"}}])
+        );
+        assert_eq!(shown["extensions"], json!({"cursor": "c-1"}));
+    }
+    let shown = payload(&format!("data {{ {} }}", aliases(80, "label")), &data);
+    assert_eq!(shown["data"]["things"]["data"]["a79"], json!(long));
+    assert_eq!(shown.get("errors"), None);
+}
