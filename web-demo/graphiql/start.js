@@ -37,15 +37,37 @@ async function example(headers) {
   return field ? `subscription {\n  ${field.name} {\n    kind\n    cursor\n    key\n    time\n  }\n}\n` : '{\n  __typename\n}\n';
 }
 
+/**
+ * The fetcher, whose subscriptions go on after the last result that was shown: a client that reconnects sends the same
+ * parameters once more.
+ */
+function resuming(fetcher) {
+  return async (parameters, options) => {
+    const results = await fetcher(parameters, options);
+    if (!results?.[Symbol.asyncIterator]) return results;
+    // Not a generator around it: its end has to reach the client at once.
+    const next = results.next.bind(results);
+    results.next = async () => {
+      const result = await next();
+      const after = result.value?.extensions?.cursor;
+      if (after) parameters.extensions = { ...parameters.extensions, after };
+      return result;
+    };
+    return results;
+  };
+}
+
 async function start() {
   const token = await demoToken().catch(() => null);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const query = QUERY + (await example(headers).catch(() => '{\n  __typename\n}\n'));
   const { protocol, host } = location;
-  const fetcher = GraphiQL.createFetcher({
-    url: '/graphql',
-    subscriptionUrl: `${protocol === 'https:' ? 'wss' : 'ws'}://${host}/graphql/ws`,
-  });
+  const fetcher = resuming(
+    GraphiQL.createFetcher({
+      url: '/graphql',
+      subscriptionUrl: `${protocol === 'https:' ? 'wss' : 'ws'}://${host}/graphql/ws`,
+    }),
+  );
   ReactDOM.createRoot(document.getElementById('graphiql')).render(
     React.createElement(GraphiQL, {
       fetcher,
