@@ -74,6 +74,12 @@ fn same(payload: &Value, asked: &Asked, allowed: &Seen, record: &Record) -> Resu
         "given {}, the rules allow {wanted}",
         event[asked.data]
     );
+    if allowed.silent {
+        ensure!(
+            event["key"].is_null(),
+            "a key beside something hidden that is not there: {event}"
+        );
+    }
     if allowed.whole {
         ensure!(event["key"] == record.key, "the key in {event}");
     }
