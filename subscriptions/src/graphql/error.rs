@@ -114,6 +114,12 @@ impl Refused {
         Self::ours(failure.code, message)
     }
 
+    /// What it holds in memory, roughly.
+    pub(super) fn memory(&self) -> usize {
+        let error = |error: &GraphqlError| size_of::<GraphqlError>() + error.message.len();
+        size_of::<Self>() + self.errors.iter().map(error).sum::<usize>()
+    }
+
     /// The value of `errors`, without line breaks.
     #[must_use]
     pub fn errors_json(&self) -> String {

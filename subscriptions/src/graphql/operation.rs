@@ -4,7 +4,7 @@
 //! requests that differ in other variables share one projection.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql_parser::types::{
     Directive, ExecutableDocument, Field, OperationDefinition, Selection, SelectionSet,
@@ -24,7 +24,7 @@ use super::request::{Bound, Request};
 use super::validator::constant;
 use super::variables::{self, Input, Variables, bad_input};
 
-/// How many sets of conditions of one operation are kept compiled.
+/// How many sets of conditions of one operation are kept compiled; another one takes the place of the oldest.
 const VARIANTS_MAX: usize = 8;
 
 /// A validated subscription.
@@ -34,6 +34,7 @@ pub(super) struct Operation {
     /// The variables that conditions ask for, sorted.
     conditions: Vec<String>,
     payload_bytes_max: usize,
+    /// The oldest first.
     variants: Mutex<Vec<Variant>>,
 }
 
@@ -41,6 +42,12 @@ pub(super) struct Operation {
 #[derive(Clone)]
 struct Variant {
     values: Vec<bool>,
+    compiled: Result<Shown, Refused>,
+}
+
+/// What is shown, and who may select it.
+#[derive(Clone)]
+struct Shown {
     projection: Arc<Projection>,
     requires: Arc<[Requires]>,
 }
@@ -90,8 +97,8 @@ impl Operation {
         let (root, nodes) = self.root(graph)?;
         let definition = self.definition()?;
         let variables = variables::variables(graph, &definition.variable_definitions, &request.variables)?;
-        let variant = self.variant(graph, root, &nodes, &variables)?;
-        variant.requires.iter().try_for_each(allowed)?;
+        let shown = self.shown(graph, root, &nodes, &variables)?;
+        shown.requires.iter().try_for_each(allowed)?;
         let node = *nodes.first().ok_or_else(one_field)?;
         let arguments = Arguments::read(contract, root, node, &variables)?;
         // What a client moves on while it reads goes before what it once wrote into its operation, as `Last-Event-ID` does.
@@ -104,15 +111,18 @@ impl Operation {
             stream: root.stream.clone(),
             filter: arguments.filter,
             after,
-            projection: variant.projection,
-            requires: variant.requires,
+            projection: shown.projection,
+            requires: shown.requires,
         })
     }
 
     /// What it holds in memory, roughly, for a document of this size.
     pub(super) fn memory(&self, document_bytes: usize) -> usize {
-        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiled: usize = variants.iter().map(|variant| variant.projection.memory()).sum();
+        let compiled = |variant: &Variant| match &variant.compiled {
+            Ok(shown) => shown.projection.memory(),
+            Err(refused) => refused.memory(),
+        };
+        let compiled: usize = self.variants().iter().map(compiled).sum();
         // A token of a document is some five bytes, and a node of the tree some two hundred.
         size_of::<Self>() + document_bytes * 40 + compiled
     }
@@ -181,19 +191,24 @@ impl Operation {
         Ok(())
     }
 
-    fn variant(
+    /// What is compiled for the conditions that these variables make true.
+    fn shown(
         &self,
         graph: &Graph,
         root: &RootField,
         nodes: &[&Positioned<Field>],
         variables: &Variables,
-    ) -> Result<Variant, Refused> {
+    ) -> Result<Shown, Refused> {
         let is_true = |name: &str| matches!(variables.get(name), Some(Input::Boolean(true)));
         let values: Vec<bool> = self.conditions.iter().map(|name| is_true(name)).collect();
-        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = variants.iter().find(|variant| variant.values == values) {
-            return Ok(known.clone());
+        let known = |variants: &[Variant]| {
+            let mut variants = variants.iter();
+            variants.find(|variant| variant.values == values).cloned()
+        };
+        if let Some(variant) = known(&self.variants()) {
+            return variant.compiled;
         }
+        // Not under the lock: others bind the same document meanwhile.
         let compiled = compile::compile(
             graph,
             &self.document,
@@ -201,16 +216,27 @@ impl Operation {
             nodes,
             &is_true,
             self.payload_bytes_max,
-        )?;
-        let variant = Variant {
-            values,
+        )
+        .map(|compiled| Shown {
             projection: Arc::new(compiled.projection),
             requires: compiled.requires.into(),
-        };
-        if variants.len() < VARIANTS_MAX {
-            variants.push(variant.clone());
+        });
+        let mut variants = self.variants();
+        if let Some(variant) = known(&variants) {
+            return variant.compiled;
         }
-        Ok(variant)
+        if variants.len() >= VARIANTS_MAX {
+            variants.remove(0);
+        }
+        variants.push(Variant {
+            values,
+            compiled: compiled.clone(),
+        });
+        compiled
+    }
+
+    fn variants(&self) -> MutexGuard<'_, Vec<Variant>> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -454,3 +454,16 @@ fn requests_are_read_as_every_transport_carries_them() {
     let text = format!("{:?}", with_variables("{a}", json!({"patient": "Patient/1"})));
     assert!(!text.contains("Patient"), "{text}");
 }
+
+#[test]
+fn the_latest_conditions_stay_compiled_however_many_there_are() {
+    let schema = schema();
+    let query = "subscription($a: Boolean!, $b: Boolean!, $c: Boolean!, $d: Boolean!) { things {
+        cursor a: kind @include(if: $a) b: kind @include(if: $b) c: kind @include(if: $c) d: kind @include(if: $d) } }";
+    for number in 0..16 {
+        let is = |bit: u8| number & (1 << bit) != 0;
+        let request = with_variables(query, json!({"a": is(0), "b": is(1), "c": is(2), "d": is(3)}));
+        let (one, other) = (bound(&schema, &request), bound(&schema, &request));
+        assert!(Arc::ptr_eq(&one.projection, &other.projection), "{number}");
+    }
+}
