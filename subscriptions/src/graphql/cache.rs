@@ -67,7 +67,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 
     #[cfg(test)]
-    fn held(&self) -> (usize, usize) {
+    pub(super) fn held(&self) -> (usize, usize) {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let old: usize = generations.old.values().map(|(_, bytes)| bytes).sum();
         (

@@ -20,13 +20,29 @@ use super::persisted::{Document, Documents, Hash};
 use super::request::{OperationKind, Prepared, Request};
 use super::validator::Validator;
 
+/// How many refusals are kept, and how many bytes of them, roughly.
+const REFUSALS_MAX: usize = 1_000;
+const REFUSALS_BYTES_MAX: usize = 1 << 20;
+
 /// The contract as GraphQL serves it. One per node.
 pub struct Schema {
     contract: Arc<Contract>,
     limits: Limits,
     documents: Documents,
     validator: Validator,
-    operations: Cache<(Hash, Option<Box<str>>), Arc<Operation>>,
+    operations: Cache<Key, Arc<Operation>>,
+    /// Why documents are not valid: who sends one again and again does not keep others waiting.
+    refusals: Cache<Key, Refused>,
+}
+
+/// A document, and which of its operations.
+type Key = (Hash, Option<Box<str>>);
+
+/// A document whose operation may run, as far as the document says.
+enum Validated {
+    /// Not looked at any further.
+    Query(ExecutableDocument),
+    Subscription(Arc<Operation>),
 }
 
 /// The contract's types cannot be served.
@@ -47,6 +63,7 @@ impl Schema {
             contract: Arc::clone(contract),
             documents: Documents::new(persisted, &limits),
             operations: Cache::new(limits.cached_operations_max, limits.cached_bytes_max),
+            refusals: Cache::new(REFUSALS_MAX, REFUSALS_BYTES_MAX),
             limits,
         })
     }
@@ -60,31 +77,57 @@ impl Schema {
         let key = (document.hash, name.map(Box::from));
         let operation = match self.operations.get(&key) {
             Some(operation) => operation,
-            None => {
-                let parsed = self.parse(&document)?;
-                measure::check(&parsed, &self.limits)?;
-                let found = &operation::find(&parsed, name)?.node;
-                if found.ty != OperationType::Subscription {
-                    let found = found.clone();
+            None => match self.known_or_validated(&document, name, &key)? {
+                Validated::Query(parsed) => {
+                    let found = operation::find(&parsed, name)?.node.clone();
                     let answer = self.validator.answer(parsed, &found, name, &request.variables)?;
                     self.documents.register(&document);
                     return Ok(Prepared::Answer(answer));
                 }
-                self.validator.check(parsed.clone(), name)?;
-                let operation = Operation::new(
-                    &self.contract.graph,
-                    parsed,
-                    name.map(str::to_owned),
-                    self.limits.payload_bytes_max,
-                )?;
-                Arc::new(operation)
-            }
+                Validated::Subscription(operation) => operation,
+            },
         };
-        let bound = operation.bind(&self.contract, request, &|requires| allowed(requires, principal))?;
+        let bound = operation.bind(&self.contract, request, &|requires| allowed(requires, principal));
+        // Kept also where it is not for this reader or not with these variables: it is valid, and asked for again.
         let bytes = operation.memory(document.text.len());
         self.operations.insert(key, operation, bytes);
+        let bound = bound?;
         self.documents.register(&document);
         Ok(Prepared::Subscription(Box::new(bound)))
+    }
+
+    fn known_or_validated(
+        &self,
+        document: &Document,
+        name: Option<&str>,
+        key: &Key,
+    ) -> Result<Validated, Refused> {
+        if let Some(refused) = self.refusals.get(key) {
+            return Err(refused);
+        }
+        self.validated(document, name).inspect_err(|refused| {
+            if refused.code != Code::INTERNAL {
+                let bytes = refused.memory() + name.map_or(0, str::len);
+                self.refusals.insert(key.clone(), refused.clone(), bytes);
+            }
+        })
+    }
+
+    /// What can be said of a document without variables and whoever sends it.
+    fn validated(&self, document: &Document, name: Option<&str>) -> Result<Validated, Refused> {
+        let parsed = self.parse(document)?;
+        measure::check(&parsed, &self.limits)?;
+        if operation::find(&parsed, name)?.node.ty != OperationType::Subscription {
+            return Ok(Validated::Query(parsed));
+        }
+        self.validator.check(parsed.clone(), name)?;
+        let operation = Operation::new(
+            &self.contract.graph,
+            parsed,
+            name.map(str::to_owned),
+            self.limits.payload_bytes_max,
+        )?;
+        Ok(Validated::Subscription(Arc::new(operation)))
     }
 
     /// The kind of the operation that would run, without running it.
@@ -111,6 +154,12 @@ impl Schema {
     #[must_use]
     pub fn sdl(&self) -> &str {
         &self.contract.graph.sdl
+    }
+
+    /// How many operations and how many refusals are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.operations.held().0, self.refusals.held().0)
     }
 
     /// Before anything is hashed or parsed.

@@ -248,6 +248,53 @@ fn a_variable_in_many_places_of_a_list_is_not_copied_for_each() {
 }
 
 #[test]
+fn a_document_that_is_not_valid_is_looked_at_once() {
+    let schema = schema();
+    let text = format!(
+        "subscription {{ things {{ data {{ {} missing }} }} }}",
+        "id label ".repeat(450)
+    );
+    let first = refused(&schema, &request(&text));
+    assert_eq!(told(&first).0, "GRAPHQL_VALIDATION_FAILED");
+    assert_eq!(schema.kept(), (0, 1));
+    let start = Instant::now();
+    for _ in 0..1_000 {
+        assert_eq!(refused(&schema, &request(&text)), first);
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert_eq!(schema.kept(), (0, 1));
+    // Another operation of it is another question.
+    let named = Request {
+        operation_name: Some("A".to_owned()),
+        ..request(&text)
+    };
+    assert_eq!(told(&refused(&schema, &named)).0, "OPERATION_RESOLUTION_FAILURE");
+    for number in 0..2_000 {
+        refused(&schema, &request(&format!("subscription {{ missing{number} }}")));
+    }
+    assert!(schema.kept().1 <= 1_000);
+}
+
+#[test]
+fn what_is_valid_is_kept_whoever_sends_it() {
+    let schema = schema();
+    let secret = request("subscription { things { data { secret } } }");
+    assert_eq!(told(&refused(&schema, &secret)).0, "unauthenticated");
+    let query = "subscription($l: Int) { things(level: $l) { kind } }";
+    let wrong = with_variables(query, json!({"l": "x"}));
+    assert_eq!(told(&refused(&schema, &wrong)).0, "BAD_USER_INPUT");
+    assert_eq!(schema.kept(), (2, 0));
+    let reader = principal(&["secrets:read"]);
+    assert!(schema.prepare(&secret, Some(&reader)).is_ok());
+    assert_eq!(
+        told(&refused(&schema, &secret)).0,
+        "unauthenticated",
+        "what is kept is not what is allowed"
+    );
+    bound(&schema, &with_variables(query, json!({"l": 1})));
+}
+
+#[test]
 fn what_is_kept_is_bounded() {
     let schema = schema_with(Options {
         limits: Limits {
