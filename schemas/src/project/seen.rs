@@ -35,11 +35,15 @@ pub struct Seen<'a> {
 #[derive(Clone)]
 enum Below<'a> {
     All,
-    Partly {
-        walk: &'a Walk<'a>,
-        state: State,
-        depth: usize,
-    },
+    /// Boxed: most masks hide nothing, and what is seen is handed on for every field.
+    Partly(Box<Partly<'a>>),
+}
+
+#[derive(Clone)]
+struct Partly<'a> {
+    walk: &'a Walk<'a>,
+    state: State,
+    depth: usize,
 }
 
 /// What a JSON value is.
@@ -85,7 +89,9 @@ impl<'a> Seen<'a> {
         let below = match verdict {
             Verdict::Show => Below::All,
             Verdict::Hide => return None,
-            Verdict::Partly(state) if document.is_container(place) => Below::Partly { walk, state, depth },
+            Verdict::Partly(state) if document.is_container(place) => {
+                Below::Partly(Box::new(Partly { walk, state, depth }))
+            }
             Verdict::Partly(state) if walk.shows_scalar(&state) => Below::All,
             Verdict::Partly(_) => return None,
         };
@@ -184,7 +190,8 @@ impl<'a> Seen<'a> {
     pub fn write(&self, out: &mut Vec<u8>) {
         match &self.below {
             Below::All => self.document.copy(self.place, out),
-            Below::Partly { walk, state, depth } => {
+            Below::Partly(partly) => {
+                let Partly { walk, state, depth } = &**partly;
                 self.document.write_partly(self.place, walk, state, *depth, out);
             }
         }
@@ -197,7 +204,8 @@ impl<'a> Seen<'a> {
                 place,
                 below: Below::All,
             }),
-            Below::Partly { walk, state, depth } => {
+            Below::Partly(partly) => {
+                let Partly { walk, state, depth } = &**partly;
                 let verdict = walk.step(state, *depth, is);
                 Self::of(self.document, place, walk, verdict, *depth + 1)
             }
