@@ -50,7 +50,7 @@ impl Default for Limits {
             aliases_max: 200,
             directives_max: 100,
             variables_bytes_max: 64 << 10,
-            payload_bytes_max: 1 << 20,
+            payload_bytes_max: 4 << 20,
             cached_operations_max: 2_000,
             cached_bytes_max: 32 << 20,
         }
