@@ -41,6 +41,8 @@ pub struct Grant {
     pub tenant: TenantId,
     /// At least one.
     pub clauses: SmallVec<[Clause; 1]>,
+    /// Rows that no clause gives: those for which consent was withdrawn.
+    pub exceptions: Exceptions,
     /// Until when, in milliseconds since the Unix epoch.
     pub expires_at_ms: i64,
 }
@@ -52,7 +54,14 @@ pub struct Selection {
     pub tenant: TenantId,
     /// At least one, sorted and distinct. Where the filter leaves no row at all there is exactly one, which never matches.
     pub clauses: SmallVec<[Clause; 1]>,
+    /// Rows that no clause gives. Readers with other exceptions share no group.
+    pub exceptions: Exceptions,
 }
+
+/// Values of attributes whose events are not given, sorted and distinct. Of an attribute with several values in one event,
+/// one of them is enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Exceptions(Arc<[(AttributeId, Atom)]>);
 
 /// A stream that a principal may know, and how far.
 #[derive(Debug, Clone)]
@@ -144,6 +153,7 @@ impl Grant {
         Ok(Self {
             tenant: principal.tenant.clone(),
             clauses,
+            exceptions: Exceptions::compile(stream, principal),
             expires_at_ms: principal.expires_at_ms,
         })
     }
@@ -178,6 +188,7 @@ impl Grant {
         Ok(Selection {
             tenant: self.tenant.clone(),
             clauses,
+            exceptions: self.exceptions.clone(),
         })
     }
 
@@ -202,6 +213,7 @@ impl Grant {
         Ok(Selection {
             tenant: self.tenant.clone(),
             clauses,
+            exceptions: self.exceptions.clone(),
         })
     }
 
@@ -242,7 +254,7 @@ impl Selection {
     /// The clauses that this event matches, one bit each. Zero: the reader does not get it.
     #[must_use]
     pub fn matching(&self, event: &Event) -> u8 {
-        if event.tenant != self.tenant {
+        if event.tenant != self.tenant || self.exceptions.cover(event) {
             return 0;
         }
         self.clauses
@@ -268,6 +280,43 @@ impl Selection {
         Arc::new(Mask::any_of(
             std::iter::once(&first.mask).chain(rest).map(|mask| &**mask),
         ))
+    }
+}
+
+impl Exceptions {
+    /// The denials of a principal, as far as the stream declares what they name. (It is the caller's to have filled them in.)
+    fn compile(stream: &Stream, principal: &Principal) -> Self {
+        let mut excepted: Vec<(AttributeId, Atom)> = principal
+            .denials
+            .iter()
+            .filter(|denial| denial.tenant == principal.tenant)
+            .filter_map(|denial| {
+                let id = stream.attribute(denial.attribute.as_str())?;
+                Some((id, normal(stream, id, Arc::clone(&denial.value))))
+            })
+            .collect();
+        excepted.sort_unstable();
+        excepted.dedup();
+        if excepted.is_empty() {
+            return Self::default();
+        }
+        Self(excepted.into())
+    }
+
+    /// Whether the event is one of those that are not given. What it costs grows with the event's values, and hardly with
+    /// the exceptions.
+    fn cover(&self, event: &Event) -> bool {
+        !self.0.is_empty()
+            && event
+                .attributes
+                .iter()
+                .any(|value| self.0.binary_search(value).is_ok())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn principal(
     now_ms: i64,
 ) -> Result<Principal, BadToken> {
     check_audience(issuer, claims.get("aud"))?;
-    let expires_at_ms = check_times(issuer, claims, now_ms)?;
+    let (issued_at_ms, expires_at_ms) = check_times(issuer, claims, now_ms)?;
     let subject = match claims.get("sub") {
         Some(Value::String(text)) if (1..=NAME_BYTES_MAX).contains(&text.len()) => Arc::from(text.as_str()),
         _ => return Err(reason::SUB_MISSING),
@@ -52,7 +52,10 @@ pub(crate) fn principal(
             .filter_map(passed)
             .collect::<BTreeMap<_, _>>(),
         token_id,
+        issued_at_ms,
         expires_at_ms,
+        application: application(claims),
+        denials: Arc::default(),
     })
 }
 
@@ -68,8 +71,21 @@ fn check_audience(issuer: &Issuer, audience: Option<&Value>) -> Result<(), BadTo
     if meant { Ok(()) } else { Err(reason::AUD_MISMATCH) }
 }
 
-/// `exp` without leeway, so that a token is refused when a session with it would end; `nbf` and `iat` with.
-fn check_times(issuer: &Issuer, claims: &Map<String, Value>, now_ms: i64) -> Result<i64, BadToken> {
+/// The client that the token was issued to (RFC 9068, section 2.2; OpenID Connect Core, section 2).
+fn application(claims: &Map<String, Value>) -> Option<Arc<str>> {
+    let name = claims.get("client_id").or_else(|| claims.get("azp"))?.as_str()?;
+    (1..=NAME_BYTES_MAX)
+        .contains(&name.len())
+        .then(|| Arc::from(name))
+}
+
+/// When it was issued at the earliest, if it says so, and until when it is good. `exp` without leeway, so that a token is
+/// refused when a session with it would end; `nbf` and `iat` with.
+fn check_times(
+    issuer: &Issuer,
+    claims: &Map<String, Value>,
+    now_ms: i64,
+) -> Result<(Option<i64>, i64), BadToken> {
     let time = |name: &str, malformed: BadToken| match claims.get(name) {
         None => Ok(None),
         Some(value) => time_ms(value).map(Some).ok_or(malformed),
@@ -83,10 +99,13 @@ fn check_times(issuer: &Issuer, claims: &Map<String, Value>, now_ms: i64) -> Res
     if time("nbf", reason::NBF_MALFORMED)?.is_some_and(|not_before_ms| not_before_ms > latest_ms) {
         return Err(reason::NOT_YET);
     }
-    if time("iat", reason::IAT_MALFORMED)?.is_some_and(|issued_at_ms| issued_at_ms > latest_ms) {
+    let issued_at_ms = time("iat", reason::IAT_MALFORMED)?;
+    if issued_at_ms.is_some_and(|issued_at_ms| issued_at_ms > latest_ms) {
         return Err(reason::IAT_FUTURE);
     }
-    Ok(expires_at_ms)
+    // The issuer's clock may be ahead of ours by so much: what it issued just before a revocation must not look newer.
+    let earliest_ms = issued_at_ms.map(|issued_at_ms| issued_at_ms.saturating_sub(leeway_ms));
+    Ok((earliest_ms, expires_at_ms))
 }
 
 /// A `NumericDate` (RFC 7519, section 2): seconds since the Unix epoch, fractions allowed. Times before it are none, nor

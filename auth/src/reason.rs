@@ -82,6 +82,10 @@ reasons! {
     AUD_MISMATCH = "aud_mismatch", TOKEN_INVALID;
     /// No `exp`, or it is no time.
     EXP_MISSING = "exp_missing", TOKEN_INVALID;
+    /// An operator revoked it, or its subject, tenant or issuer.
+    REVOKED = "revoked", TOKEN_REVOKED;
+    /// Whether it was revoked is not known: the control topic was not read yet, or too long ago.
+    CONTROL_STALE = "control_stale", CONTROL_STALE;
     /// `exp` has come.
     EXPIRED = "expired", TOKEN_EXPIRED;
     /// `nbf` is no time.

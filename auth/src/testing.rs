@@ -172,7 +172,10 @@ pub(crate) fn principal(scopes: &[&str], claims: &[(&str, &str)]) -> crate::toke
             .map(|(name, value)| ((*name).to_owned(), Arc::from(*value)))
             .collect(),
         token_id: None,
+        issued_at_ms: Some(NOW_MS - 30_000),
         expires_at_ms: NOW_MS + 600_000,
+        application: None,
+        denials: Arc::default(),
     }
 }
 

@@ -209,6 +209,11 @@ struct Who {
     scopes: Vec<String>,
     claims: BTreeMap<String, Arc<str>>,
     token_id: Option<Arc<str>>,
+    // Absent in what an earlier release sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_at_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    application: Option<Arc<str>>,
     expires_at_ms: i64,
 }
 
@@ -221,6 +226,8 @@ impl Who {
             scopes: principal.scopes.clone(),
             claims: principal.claims.clone(),
             token_id: principal.token_id.clone(),
+            issued_at_ms: principal.issued_at_ms,
+            application: principal.application.clone(),
             expires_at_ms: principal.expires_at_ms,
         }
     }
@@ -233,7 +240,11 @@ impl Who {
             scopes: self.scopes,
             claims: self.claims,
             token_id: self.token_id,
+            issued_at_ms: self.issued_at_ms,
             expires_at_ms: self.expires_at_ms,
+            application: self.application,
+            // Those of now, not those of when it was sealed: the caller asks for them.
+            denials: Arc::default(),
         })
     }
 }

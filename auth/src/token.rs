@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::claims;
+use crate::control::{Control, Denial};
 use crate::egress::Client;
 use crate::header::Header;
 use crate::keyring::{Keyring, Place};
@@ -43,8 +44,16 @@ pub struct Principal {
     pub claims: BTreeMap<String, Arc<str>>,
     /// `jti`.
     pub token_id: Option<Arc<str>>,
+    /// When it was issued at the earliest, by our clock, in milliseconds since the Unix epoch: `iat` less the issuer's leeway.
+    /// `None`: nobody knows, so that it counts as issued before every revocation.
+    pub issued_at_ms: Option<i64>,
     /// `exp`, in milliseconds since the Unix epoch.
     pub expires_at_ms: i64,
+    /// The application that it came through (`client_id`, or `azp`). `None`: nobody knows, so that every denial for an
+    /// application concerns it.
+    pub application: Option<Arc<str>>,
+    /// Consent that was withdrawn, as far as it concerns it: filled in by [`Control::admit`].
+    pub denials: Arc<[Denial]>,
 }
 
 /// Subject, scopes and claims may name a patient: they are not printed.
@@ -101,6 +110,7 @@ pub struct IssuerStatus {
 #[derive(Clone)]
 pub struct Authenticator {
     trusted: Arc<[Trusted]>,
+    control: Control,
 }
 
 struct Trusted {
@@ -135,7 +145,21 @@ impl Authenticator {
         }
         Ok(Self {
             trusted: trusted.into(),
+            control: Control::none(),
         })
+    }
+
+    /// Refuses what this knowledge says is revoked.
+    #[must_use]
+    pub fn with_control(mut self, control: Control) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// What is known of readers beside their tokens.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Verifies a compact JWS. Waits only where keys are not there or an unknown `kid` makes it fetch them. Cancel safe.
@@ -156,7 +180,9 @@ impl Authenticator {
             return Err(reason::ALG_NOT_ALLOWED);
         }
         trusted.check_signature(&header, &parts).await?;
-        claims::principal(&trusted.issuer, &trusted.name, &claims, now_ms).map(Arc::new)
+        let principal = claims::principal(&trusted.issuer, &trusted.name, &claims, now_ms)?;
+        self.control.ready()?;
+        self.control.admit(&principal).map(Arc::new)
     }
 
     /// Whether every issuer has keys that are not past their age.

@@ -33,6 +33,10 @@ codes! {
     TOKEN_INVALID = "token_invalid", 401, "the token is not acceptable", false;
     /// The token's time is over.
     TOKEN_EXPIRED = "token_expired", 401, "the token has expired", false;
+    /// The token, or whoever it names, was revoked.
+    TOKEN_REVOKED = "token_revoked", 401, "the token was revoked", false;
+    /// What was revoked cannot be known now: the control topic was not read (lately).
+    CONTROL_STALE = "control_stale", 503, "what was revoked is not known at the moment", true;
     /// The issuer's keys cannot be had now.
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "the issuer's keys cannot be fetched", true;
     /// The ticket is unknown, spent or too old.
@@ -133,6 +137,10 @@ codes! {
     PRECONDITION_REQUIRED = "precondition_required", 428, "the change needs If-Match", false;
     /// The `Idempotency-Key` was used with another request.
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", 422, "the idempotency key belongs to another request", false;
+    /// There are as many revocations, or denials of one tenant, as there may be.
+    CONTROL_ENTRIES = "control_entries_exceeded", 429, "too many entries of this kind", false;
+    /// The control topic cannot be written, or there is none.
+    CONTROL_UNAVAILABLE = "control_unavailable", 503, "the control topic cannot be written", true;
     /// The store of webhooks cannot be reached.
     STORE_UNAVAILABLE = "store_unavailable", 503, "the store cannot be reached", true;
     /// Our fault.

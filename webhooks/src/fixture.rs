@@ -118,6 +118,9 @@ pub(crate) fn principal(tenant_name: &str, scopes: &[&str]) -> Principal {
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         claims: BTreeMap::from([("patient".to_owned(), Arc::from("1"))]),
         token_id: None,
+        issued_at_ms: Some(0),
         expires_at_ms: i64::MAX,
+        application: None,
+        denials: Arc::default(),
     }
 }

@@ -23,7 +23,10 @@ fn principal() -> Principal {
         scopes: vec!["patient/*.rs".into()],
         claims: BTreeMap::from([("patient".to_owned(), Arc::from("1"))]),
         token_id: Some("t1".into()),
+        issued_at_ms: Some(NOW_MS - 1000),
         expires_at_ms: NOW_MS + 600_000,
+        application: Some("app".into()),
+        denials: Arc::default(),
     }
 }
 

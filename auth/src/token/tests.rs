@@ -4,6 +4,7 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::control::{Change, Control, Entry, EntryId, Revocation};
 use crate::testing::{ISSUER, NOW, NOW_MS, Pair, claims, encode, issuer, pairs, set};
 
 /// The keys of the issuer, good and bad ones.
@@ -579,10 +580,11 @@ async fn each_bad_token_is_refused_with_its_reason() {
         let answer = authenticator.verify(token, NOW_MS).await;
         assert_eq!(answer.as_ref().err(), Some(refused), "{name}");
     }
-    // The table leaves no reason out but the one that needs an issuer out of reach.
+    // The table leaves no reason out but those that do not lie in the token.
+    let elsewhere = [reason::KEYS_UNAVAILABLE, reason::REVOKED, reason::CONTROL_STALE];
     for reason in Authenticator::reasons()
         .iter()
-        .filter(|reason| **reason != reason::KEYS_UNAVAILABLE)
+        .filter(|reason| !elsewhere.contains(reason))
     {
         assert!(
             table.iter().any(|(_, _, refused)| refused == reason),
@@ -650,6 +652,58 @@ async fn a_good_token_becomes_its_principal() {
             ..crate::testing::principal(&["patient/*.rs", "openid"], &[("patient", "1")])
         }
     );
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_and_one_of_after_the_revocation_is_not() {
+    let control = Control::none();
+    let authenticator = authenticator().with_control(control.clone());
+    let token = |issued_at: i64| {
+        let claims = with(claims(ISSUER), "iat", json!(issued_at));
+        pairs().ed.token(&header("EdDSA", "ed"), &claims)
+    };
+    let before = token(NOW);
+    assert!(authenticator.verify(&before, NOW_MS).await.is_ok());
+    let revocation = Entry::Revocation(Revocation {
+        subject: Some("ann".into()),
+        ..Revocation::new(NOW_MS)
+    });
+    let id = EntryId::parse("ab").expect("an id");
+    control.apply([Change::Put(id, revocation)]);
+    // The issuer's clock may be 30 s ahead: what it issued then may have been issued before.
+    for issued_at in [NOW - 100, NOW, NOW + 30] {
+        let refused = authenticator.verify(&token(issued_at), NOW_MS).await;
+        assert_eq!(refused, Err(reason::REVOKED), "{issued_at}");
+    }
+    let later_ms = NOW_MS + 31_000;
+    assert!(authenticator.verify(&token(NOW + 31), later_ms).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_while_it_is_not_known_who_is_revoked() {
+    let control = Control::unread(std::time::Duration::from_secs(60));
+    let authenticator = authenticator().with_control(control.clone());
+    let token = pairs().ed.token(&header("EdDSA", "ed"), &claims(ISSUER));
+    let refused = authenticator.verify(&token, NOW_MS).await;
+    assert_eq!(refused, Err(reason::CONTROL_STALE));
+    control.has_read(tokio::time::Instant::now());
+    assert!(authenticator.verify(&token, NOW_MS).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_application_is_the_client_that_the_token_was_issued_to() {
+    for (member, value, application) in [
+        ("client_id", json!("viewer"), Some("viewer")),
+        ("azp", json!("viewer"), Some("viewer")),
+        ("client_id", json!(""), None),
+        ("client_id", json!(7), None),
+        ("other", json!("viewer"), None),
+    ] {
+        let claims = with(claims(ISSUER), member, value);
+        let token = pairs().ed.token(&header("EdDSA", "ed"), &claims);
+        let principal = verify(&token).await.expect("good");
+        assert_eq!(principal.application.as_deref(), application, "{member}");
+    }
 }
 
 #[tokio::test]

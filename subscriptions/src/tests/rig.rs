@@ -508,7 +508,10 @@ impl Node {
                 .into_iter()
                 .collect(),
             token_id: None,
+            issued_at_ms: Some(self.clock.now_ms()),
             expires_at_ms: self.clock.now_ms() + 3_600_000,
+            application: None,
+            denials: Arc::default(),
         })
     }
 

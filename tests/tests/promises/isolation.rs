@@ -168,7 +168,10 @@ pub(crate) fn principal(who: &Who) -> Principal {
         scopes: who.scopes.clone(),
         claims: claims.collect(),
         token_id: None,
+        issued_at_ms: None,
         expires_at_ms: i64::MAX,
+        application: None,
+        denials: std::sync::Arc::default(),
     }
 }
 

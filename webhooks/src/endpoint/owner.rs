@@ -21,6 +21,8 @@ pub struct Owner {
     pub scopes: Vec<String>,
     /// The claims that access rules use.
     pub claims: BTreeMap<String, Arc<str>>,
+    /// Since when, in milliseconds since the Unix epoch: revocations until then concern it. `None`: all do.
+    pub authorized_at_ms: Option<i64>,
     /// Until when, in milliseconds since the Unix epoch. `None`: until somebody revokes it.
     pub authorized_until_ms: Option<i64>,
 }
@@ -47,11 +49,13 @@ impl Owner {
             tenant: principal.tenant.clone(),
             scopes: principal.scopes.clone(),
             claims: principal.claims.clone(),
+            authorized_at_ms: Some(now_ms),
             authorized_until_ms: is_short.then(|| now_ms.saturating_add(personal_max_ms)),
         }
     }
 
-    /// The principal, as long as it is authorized.
+    /// The principal, as long as it is authorized. Whether it is revoked and which consent was withdrawn is asked of
+    /// `auth::control::Control::admit`, at each attempt.
     #[must_use]
     pub fn principal(&self) -> Principal {
         Principal {
@@ -61,7 +65,10 @@ impl Owner {
             scopes: self.scopes.clone(),
             claims: self.claims.clone(),
             token_id: None,
+            issued_at_ms: self.authorized_at_ms,
             expires_at_ms: self.authorized_until_ms.unwrap_or(i64::MAX),
+            application: self.application.clone(),
+            denials: Arc::default(),
         }
     }
 }

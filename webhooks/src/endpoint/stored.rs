@@ -34,6 +34,8 @@ struct Stored {
     application: Option<Arc<str>>,
     scopes: Vec<String>,
     claims: BTreeMap<String, Arc<str>>,
+    #[serde(default)]
+    authorized_at_ms: Option<i64>,
     authorized_until_ms: Option<i64>,
     start: Vec<(Arc<str>, u64, i32, i64)>,
     pending: bool,
@@ -68,6 +70,7 @@ impl Endpoint {
             application: self.owner.application.clone(),
             scopes: self.owner.scopes.clone(),
             claims: self.owner.claims.clone(),
+            authorized_at_ms: self.owner.authorized_at_ms,
             authorized_until_ms: self.owner.authorized_until_ms,
             start: self
                 .start
@@ -120,6 +123,7 @@ impl Endpoint {
                 tenant: tenant.clone(),
                 scopes: stored.scopes,
                 claims: stored.claims,
+                authorized_at_ms: stored.authorized_at_ms.or(Some(stored.created_ms)),
                 authorized_until_ms: stored.authorized_until_ms,
             },
             tenant,

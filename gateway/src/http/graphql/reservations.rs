@@ -173,7 +173,10 @@ mod tests {
             scopes: vec![scope.to_owned()],
             claims: BTreeMap::new(),
             token_id: None,
+            issued_at_ms: None,
             expires_at_ms: i64::MAX,
+            application: None,
+            denials: Arc::default(),
         };
         Reader {
             principal: Arc::new(principal),

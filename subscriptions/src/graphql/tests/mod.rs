@@ -133,7 +133,10 @@ fn principal(scopes: &[&str]) -> Principal {
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         claims: std::collections::BTreeMap::new(),
         token_id: None,
+        issued_at_ms: None,
         expires_at_ms: 0,
+        application: None,
+        denials: Arc::default(),
     }
 }
 
