@@ -26,6 +26,17 @@ pub const CLINICAL_FILES: [(&str, &str); 2] = [
 /// Never: a test loads it.
 #[must_use]
 pub fn clinical() -> Contract {
+    clinical_with(None)
+}
+
+/// The same with the stream [`super::WEBHOOK_EVENTS`] on this topic.
+///
+/// # Panics
+///
+/// Never: a test loads it.
+#[must_use]
+pub fn clinical_with(webhook_events: Option<&str>) -> Contract {
     let files = CLINICAL_FILES.map(|(name, text)| (PathBuf::from("clinical").join(name), text.to_owned()));
-    Contract::from_sources(files.into()).expect("clinical contract: it loads without findings")
+    Contract::from_sources_with(files.into(), webhook_events)
+        .expect("clinical contract: it loads without findings")
 }

@@ -12,21 +12,40 @@ use super::finding::{Finding, Findings, Place};
 use super::sdl::Sdl;
 use super::settings::Settings;
 use super::stream::Declared;
-use super::{Contract, check, graph, revision};
+use super::{Contract, TopicPattern, check, graph, revision};
 use crate::graph::Graph;
 
 const STREAMS: &str = "streams.toml";
 
+/// The stream of what happens to webhook endpoints.
+pub const WEBHOOK_EVENTS: &str = "webhook_events";
+
+/// Its declaration.
+const OURS: &str = include_str!("../../contracts/webhooks/streams.toml");
+
 impl Contract {
     /// Loads a folder: every `*.graphql` and the `streams.toml` in it. Reports all findings at once.
     pub fn load(folder: &Path) -> Result<Self, Vec<Finding>> {
+        Self::load_with(folder, None)
+    }
+
+    /// The same with the stream [`WEBHOOK_EVENTS`], which the gateway writes to the topic that is given.
+    pub fn load_with(folder: &Path, webhook_events: Option<&str>) -> Result<Self, Vec<Finding>> {
         let findings = Findings::new();
         let sources = read_folder(folder, &findings);
-        Self::read(&sources, &findings)
+        Self::read(&sources, webhook_events, &findings)
     }
 
     /// The same of files that were read already, by name: `*.graphql` is SDL, `*.toml` declares streams.
-    pub fn from_sources(mut sources: Vec<(PathBuf, String)>) -> Result<Self, Vec<Finding>> {
+    pub fn from_sources(sources: Vec<(PathBuf, String)>) -> Result<Self, Vec<Finding>> {
+        Self::from_sources_with(sources, None)
+    }
+
+    /// The same with the stream [`WEBHOOK_EVENTS`].
+    pub fn from_sources_with(
+        mut sources: Vec<(PathBuf, String)>,
+        webhook_events: Option<&str>,
+    ) -> Result<Self, Vec<Finding>> {
         let findings = Findings::new();
         for (file, _) in sources.iter().filter(|(file, _)| !is_sdl(file) && !is_toml(file)) {
             let message = "neither SDL nor a declaration of streams";
@@ -41,10 +60,14 @@ impl Contract {
         if !sources.iter().any(|(file, _)| is_toml(file)) {
             report_missing_streams(Path::new(STREAMS), &findings);
         }
-        Self::read(&sources, &findings)
+        Self::read(&sources, webhook_events, &findings)
     }
 
-    fn read(sources: &[(PathBuf, String)], findings: &Findings) -> Result<Self, Vec<Finding>> {
+    fn read(
+        sources: &[(PathBuf, String)],
+        webhook_events: Option<&str>,
+        findings: &Findings,
+    ) -> Result<Self, Vec<Finding>> {
         let mut sdl = Sdl::default();
         for (file, text) in sources.iter().filter(|(file, _)| is_sdl(file)) {
             sdl.read(file, text, findings);
@@ -58,7 +81,7 @@ impl Contract {
             sdl.check(findings);
             sdl.check_words(findings);
         }
-        let declared = read_streams(sources, findings);
+        let declared = read_streams(sources, webhook_events, findings);
         let mut graph = Graph::default();
         if sdl_is_whole {
             // Through objects that lie in their own place no pointer could be followed to its end.
@@ -165,10 +188,17 @@ fn read_file(file: &Path, findings: &Findings) -> Option<String> {
     }
 }
 
-fn read_streams(sources: &[(PathBuf, String)], findings: &Findings) -> Vec<Declared> {
+fn read_streams(
+    sources: &[(PathBuf, String)],
+    webhook_events: Option<&str>,
+    findings: &Findings,
+) -> Vec<Declared> {
     let mut streams = Vec::new();
     let mut known: BTreeMap<String, Place> = BTreeMap::new();
-    for (file, text) in sources.iter().filter(|(file, _)| is_toml(file)) {
+    let ours = (PathBuf::from("webhooks").join(STREAMS), OURS.to_owned());
+    let ours = webhook_events.map(|_| &ours);
+    // Ours first: a stream of the same name is found where somebody can rename it.
+    for (file, text) in ours.into_iter().chain(sources).filter(|(file, _)| is_toml(file)) {
         let root = Settings::read(file, text, findings);
         let tables = root
             .table("streams")
@@ -187,6 +217,11 @@ fn read_streams(sources: &[(PathBuf, String)], findings: &Findings) -> Vec<Decla
             streams.push(Declared::read(&name, &table));
         }
         root.finish();
+    }
+    if let Some(topic) = webhook_events
+        && let Some(stream) = streams.first_mut().and_then(|declared| declared.stream.as_mut())
+    {
+        stream.topics = vec![TopicPattern::ours(topic)];
     }
     streams
 }

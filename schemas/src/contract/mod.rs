@@ -31,8 +31,9 @@ use crate::project::Pointer;
 pub use access::{AccessRule, RULES_MAX, Rows};
 pub use attribute::{ATTRIBUTES_MAX, Attribute, AttributeSource, RESERVED_BY_EVENTS, RESERVED_BY_QUERIES};
 pub use claims::ClaimsUsed;
-pub use clinical::{CLINICAL_FILES, clinical};
+pub use clinical::{CLINICAL_FILES, clinical, clinical_with};
 pub use finding::{Finding, Findings, Place};
+pub use load::WEBHOOK_EVENTS;
 pub use template::{BadTemplate, Template, TemplatePart};
 pub use topic::{TopicMatch, TopicPattern};
 

@@ -15,6 +15,8 @@ pub(super) const CAPTURE: &str = "{tenant}";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopicPattern {
     text: Arc<str>,
+    /// It is a topic of ours, named by the gateway and not by a contract.
+    is_ours: bool,
 }
 
 /// What a matching topic's name says.
@@ -64,7 +66,16 @@ impl TopicPattern {
         }
         Ok(Self {
             text: Arc::from(text),
+            is_ours: false,
         })
+    }
+
+    /// A topic that the gateway itself writes: a plain name, which may be one that no pattern matches.
+    pub(super) fn ours(name: &str) -> Self {
+        Self {
+            text: Arc::from(name),
+            is_ours: true,
+        }
     }
 
     /// The pattern as it was written.
@@ -88,6 +99,9 @@ impl TopicPattern {
     /// Whether the topic is one of these, and whose it is. A capture that is no acceptable tenant matches nothing.
     #[must_use]
     pub fn matches(&self, topic: &str) -> Option<TopicMatch> {
+        if self.is_ours {
+            return (*self.text == *topic).then_some(TopicMatch { tenant: None });
+        }
         if is_reserved(topic) {
             return None;
         }

@@ -230,6 +230,25 @@ impl Table {
         Some(items.iter().filter_map(text).collect())
     }
 
+    /// An array of whole numbers that are not negative. Elements of another type are reported and left out.
+    #[must_use]
+    pub fn numbers(&self, key: &str) -> Option<Placed<Vec<u64>>> {
+        let value = self.value(key)?;
+        let Kind::Array(items) = &value.kind else {
+            return self.wrong(key, value, "an array of whole numbers");
+        };
+        let number = |item: &Value| match &item.kind {
+            Kind::Integer(Some(number), _) => u64::try_from(*number)
+                .ok()
+                .or_else(|| self.wrong(key, item, "an array of whole numbers")),
+            _ => self.wrong(key, item, "an array of whole numbers"),
+        };
+        Some(Placed {
+            value: items.iter().filter_map(number).collect(),
+            place: value.place.clone(),
+        })
+    }
+
     /// An array of strings that must be there.
     #[must_use]
     pub fn required_strings(&self, key: &str) -> Option<Vec<Placed<String>>> {
