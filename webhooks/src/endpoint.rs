@@ -194,6 +194,20 @@ impl Endpoint {
         self.spec.interests(&self.id, &self.start, contract, &self.owner)
     }
 
+    /// What it wants of those of its streams that this principal, its owner as it is judged now, may have still.
+    #[must_use]
+    pub fn granted(&self, contract: &Contract, owner: &auth::token::Principal) -> Vec<Interest> {
+        let wanted = Wanted {
+            types: self.spec.types.clone(),
+            filter: self.spec.filter.clone(),
+        };
+        let streams = self.spec.streams.iter();
+        streams
+            .filter_map(|name| contract.stream(name.as_str()))
+            .filter_map(|stream| Interest::compile(&self.id, &wanted, self.start.clone(), stream, owner).ok())
+            .collect()
+    }
+
     fn complete_keys(&mut self) -> Result<(), crate::sign::BadSecret> {
         let wants = |scheme| self.spec.signing.contains(&scheme);
         if wants(Scheme::V1) && self.keys.secrets.is_empty() {

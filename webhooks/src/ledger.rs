@@ -164,6 +164,23 @@ impl Ledger {
         commits.into_values().collect()
     }
 
+    /// The offset after the last one that was registered: what comes next. `None` where the partition is not ours.
+    #[must_use]
+    pub fn next(&self, partition: &Partition) -> Option<i64> {
+        self.windows.get(partition).map(|window| window.next)
+    }
+
+    /// Which life of its topic a partition of ours is read in.
+    #[must_use]
+    pub fn incarnation(&self, partition: &Partition) -> Option<Incarnation> {
+        self.windows.get(partition).map(|window| window.incarnation)
+    }
+
+    /// The partitions that are ours.
+    pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.windows.keys()
+    }
+
     /// Offsets that wait for something, over all partitions.
     #[must_use]
     pub fn open(&self) -> usize {

@@ -93,6 +93,13 @@ impl Start {
             .is_none_or(|start| position.offset >= *start)
     }
 
+    /// The first offset of a partition that is owed.
+    #[must_use]
+    pub fn of(&self, topic: &Arc<str>, incarnation: Incarnation, partition: i32) -> i64 {
+        let key = (Arc::clone(topic), incarnation, partition);
+        self.offsets.get(&key).copied().unwrap_or(0)
+    }
+
     /// Topic, incarnation, partition and the first offset of it that is owed.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, Incarnation, i32, i64)> {
         self.offsets
@@ -125,14 +132,24 @@ impl Interest {
         })
     }
 
-    /// Whether the event is for this endpoint, and if so what of it is shown.
+    /// Whether the event is owed to this endpoint, and if so what of it is shown.
     #[must_use]
     pub fn judge(&self, event: &Event, position: &Position, now_ms: i64) -> Option<Arc<Mask>> {
+        if self.start.covers(position) {
+            self.shows(event, now_ms)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the event may be sent to this endpoint, whenever it came, and if so what of it is shown: what decides before
+    /// an attempt, also of what somebody asked to be sent again.
+    #[must_use]
+    pub fn shows(&self, event: &Event, now_ms: i64) -> Option<Arc<Mask>> {
         if now_ms >= self.expires_at_ms || event.stream.name != self.stream {
             return None;
         }
-        let asked = self.types.is_empty() || self.types.iter().any(|kind| **kind == *event.kind);
-        if !asked || !self.start.covers(position) {
+        if !self.types.is_empty() && !self.types.iter().any(|kind| **kind == *event.kind) {
             return None;
         }
         let bits = self.selection.matching(event);
@@ -141,9 +158,29 @@ impl Interest {
     }
 }
 
+impl Interest {
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// From where on events are owed.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Whose events.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.selection.tenant
+    }
+}
+
 impl Index {
     /// An index of these interests.
-    pub fn new(interests: impl IntoIterator<Item = Interest>) -> Self {
+    pub fn new(interests: impl IntoIterator<Item = Arc<Interest>>) -> Self {
         let mut index = Self::default();
         for interest in interests {
             let streams = index
@@ -151,7 +188,7 @@ impl Index {
                 .entry(interest.selection.tenant.clone())
                 .or_default();
             let here = streams.entry(interest.stream.clone()).or_default();
-            here.push(Arc::new(interest));
+            here.push(interest);
         }
         index
     }
@@ -177,6 +214,14 @@ impl Index {
             })
         };
         interests.into_iter().flatten().filter_map(owed).collect()
+    }
+
+    /// Everybody's interests in a stream.
+    pub fn interests(&self, stream: &StreamName) -> impl Iterator<Item = &Arc<Interest>> {
+        self.by_tenant
+            .values()
+            .filter_map(move |streams| streams.get(stream))
+            .flatten()
     }
 
     /// Whether nobody wants anything.

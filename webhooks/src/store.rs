@@ -1,4 +1,4 @@
-//! What is kept: endpoints, parked deliveries, the log of attempts, watermarks and idempotency keys, in SQLite or PostgreSQL.
+//! What is kept: endpoints, parked deliveries, replays, the log of attempts, watermarks and idempotency keys, in SQLite or PostgreSQL.
 //!
 //! Invariants: what a call has answered is durable. Payloads and endpoints are sealed with a key per tenant, bound to the
 //! tenant and to what they are. Times are the database's, so that nodes with different clocks agree on leases. Knows nothing
@@ -10,14 +10,16 @@ mod attempts;
 mod endpoints;
 mod idempotency;
 mod parked;
+mod replays;
 mod schema;
 mod vault;
 mod watermarks;
 
 pub use attempts::{Attempt, AttemptFilter};
-pub use endpoints::{Created, Kept};
+pub use endpoints::{Created, Kept, Version};
 pub use idempotency::Idempotency;
 pub use parked::{Backlog, Claimed, Parked, Settled};
+pub use replays::{Kind, NewReplay, Reading, ReplayRow};
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -149,6 +151,31 @@ impl Store {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         on!(self, pool => sqlx::query("SELECT 1").execute(pool).await.map(drop))?;
+        Ok(())
+    }
+
+    /// Says that this node shares the work, and answers how many do; those that were silent for this time are forgotten.
+    pub async fn beat(&self, holder: &str, age: Duration) -> Result<u64, StoreError> {
+        let here = self.sql(
+            "INSERT INTO webhook_nodes (holder, seen_ms) VALUES ($1, {now})
+             ON CONFLICT (holder) DO UPDATE SET seen_ms = excluded.seen_ms",
+        );
+        let gone = self.sql("DELETE FROM webhook_nodes WHERE seen_ms <= {now} - $1");
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let count: i64 = on!(self, pool => {
+            sqlx::query(here).bind(holder).execute(pool).await?;
+            sqlx::query(gone).bind(age_ms).execute(pool).await?;
+            sqlx::query_scalar("SELECT COUNT(*) FROM webhook_nodes").fetch_one(pool).await?
+        });
+        Ok(u64::try_from(count).unwrap_or(1))
+    }
+
+    /// Says that this node does not share the work any more.
+    pub async fn leave(&self, holder: &str) -> Result<(), StoreError> {
+        on!(self, pool => {
+            let left = sqlx::query("DELETE FROM webhook_nodes WHERE holder = $1").bind(holder);
+            left.execute(pool).await.map(drop)
+        })?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::decode::Record;
+use schemas::event::Event;
 use schemas::ids::{StreamName, TenantId};
 use tokio::time::Instant;
 
@@ -51,6 +52,8 @@ pub struct Job {
     pub stream: StreamName,
     /// The record.
     pub record: Record,
+    /// The record as it was decoded, where it was just now. What is parked is decoded again.
+    pub event: Option<Arc<Event>>,
     /// What keeps it in order with others: a keyed hash of the record's key.
     pub order_key: Option<Vec<u8>>,
     /// Attempts before this one.
@@ -72,7 +75,8 @@ impl Job {
     }
 
     /// Whether it is fresh and of this partition.
-    pub(super) fn is_of(&self, partition: &Partition) -> bool {
+    #[must_use]
+    pub fn is_of(&self, partition: &Partition) -> bool {
         self.receipt
             .as_ref()
             .is_some_and(|receipt| receipt.partition() == partition)

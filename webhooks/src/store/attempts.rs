@@ -1,13 +1,14 @@
 //! The log of attempts: what partners and operators look at. No bodies, no addresses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::ids::TenantId;
+use schemas::ids::{Incarnation, StreamName, TenantId};
 use sqlx::Row as _;
 use ulid::Ulid;
 
 use super::{Store, StoreError, on, reading};
-use crate::delivery::{DeliveryId, EndpointId};
+use crate::delivery::{DeliveryId, EndpointId, Position};
 
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Attempt {
     pub outcome: String,
     /// How long it took.
     pub latency_ms: u32,
+    /// Which event it was; a test has none.
+    pub place: Option<(StreamName, Position)>,
 }
 
 /// Which attempts are asked for. What is `None` is not asked.
@@ -60,8 +63,9 @@ impl Attempt {
 impl Store {
     /// Writes attempts down, all of them or none.
     pub async fn log(&self, attempts: &[Attempt]) -> Result<(), StoreError> {
-        let sql = "INSERT INTO webhook_attempts (id, tenant, endpoint, delivery, number, at_ms, status, outcome, latency_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING";
+        let sql = "INSERT INTO webhook_attempts (id, tenant, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
+               stream, topic, incarnation, partition_no, record_offset)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING";
         on!(self, pool => {
             let mut transaction = pool.begin().await?;
             for attempt in attempts {
@@ -75,6 +79,11 @@ impl Store {
                     .bind(attempt.status.map(i64::from))
                     .bind(&attempt.outcome)
                     .bind(i64::from(attempt.latency_ms))
+                    .bind(attempt.place.as_ref().map(|(stream, _)| stream.as_str()))
+                    .bind(attempt.place.as_ref().map(|(_, position)| &*position.topic))
+                    .bind(attempt.place.as_ref().map(|(_, position)| position.incarnation.0.cast_signed()))
+                    .bind(attempt.place.as_ref().map(|(_, position)| i64::from(position.partition)))
+                    .bind(attempt.place.as_ref().map(|(_, position)| position.offset))
                     .execute(&mut *transaction)
                     .await?;
             }
@@ -92,7 +101,8 @@ impl Store {
     ) -> Result<Vec<Attempt>, StoreError> {
         // The casts tell PostgreSQL the type of what is only compared with NULL.
         let sql =
-            "SELECT id, endpoint, delivery, number, at_ms, status, outcome, latency_ms FROM webhook_attempts
+            "SELECT id, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
+               stream, topic, incarnation, partition_no, record_offset FROM webhook_attempts
              WHERE tenant = $1
                AND (CAST($2 AS TEXT) IS NULL OR endpoint = $2) AND (CAST($3 AS TEXT) IS NULL OR delivery = $3)
                AND (CAST($4 AS TEXT) IS NULL OR outcome = $4)
@@ -127,10 +137,34 @@ impl Store {
                         status: status.map(u16::try_from).transpose().map_err(|_| unreadable())?,
                         outcome: row.try_get("outcome")?,
                         latency_ms: u32::try_from(row.try_get::<i64, _>("latency_ms")?).map_err(|_| unreadable())?,
+                        place: place(
+                            row.try_get("stream")?,
+                            row.try_get("topic")?,
+                            row.try_get("incarnation")?,
+                            row.try_get("partition_no")?,
+                            row.try_get("record_offset")?,
+                        )?,
                     })
                 })
                 .collect()
         })
+    }
+
+    /// To whom a delivery was attempted and which event it is, as far as the log goes back.
+    pub async fn position_of(
+        &self,
+        tenant: &TenantId,
+        delivery: &DeliveryId,
+    ) -> Result<Option<(EndpointId, StreamName, Position)>, StoreError> {
+        let filter = AttemptFilter {
+            delivery: Some(delivery.clone()),
+            ..AttemptFilter::default()
+        };
+        let latest = self.attempts(tenant, &filter, 1).await?.pop();
+        Ok(latest.and_then(|attempt| {
+            let (stream, position) = attempt.place?;
+            Some((attempt.endpoint, stream, position))
+        }))
     }
 
     /// Forgets attempts that are older than this. Answers how many.
@@ -142,4 +176,27 @@ impl Store {
         })?;
         Ok(deleted)
     }
+}
+
+/// All of it or none: attempts that were logged before positions were have none.
+fn place(
+    stream: Option<String>,
+    topic: Option<String>,
+    incarnation: Option<i64>,
+    partition: Option<i64>,
+    offset: Option<i64>,
+) -> Result<Option<(StreamName, Position)>, StoreError> {
+    let (Some(stream), Some(topic), Some(incarnation), Some(partition), Some(offset)) =
+        (stream, topic, incarnation, partition, offset)
+    else {
+        return Ok(None);
+    };
+    let unreadable = || StoreError::Unreadable("an attempt");
+    let position = Position {
+        topic: Arc::from(topic),
+        incarnation: Incarnation(incarnation.cast_unsigned()),
+        partition: i32::try_from(partition).map_err(|_| unreadable())?,
+        offset,
+    };
+    Ok(Some((StreamName::parse(&stream).map_err(|_| unreadable())?, position)))
 }

@@ -21,6 +21,21 @@ pub struct Kept {
     pub open_until_ms: Option<i64>,
 }
 
+/// What of an endpoint changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Which.
+    pub id: EndpointId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Grows by one with each change that somebody makes.
+    pub revision: i64,
+    /// Since when nothing has succeeded, as far as any node knows.
+    pub failing_since_ms: Option<i64>,
+    /// Until when nobody calls it, on any node.
+    pub open_until_ms: Option<i64>,
+}
+
 /// What became of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
@@ -158,15 +173,22 @@ impl Store {
         Ok(endpoints)
     }
 
-    /// The id, tenant and revision of every endpoint: what a node compares with what it has.
-    pub async fn endpoint_revisions(&self) -> Result<Vec<(EndpointId, TenantId, i64)>, StoreError> {
-        let sql = "SELECT id, tenant, revision FROM webhook_endpoints ORDER BY id";
-        let rows: Vec<(String, String, i64)> =
+    /// What of every endpoint changes: what a node compares with what it has.
+    pub async fn endpoint_versions(&self) -> Result<Vec<Version>, StoreError> {
+        let sql =
+            "SELECT id, tenant, revision, failing_since_ms, open_until_ms FROM webhook_endpoints ORDER BY id";
+        let rows: Vec<(String, String, i64, Option<i64>, Option<i64>)> =
             reading!(self, pool => sqlx::query_as(sql).fetch_all(pool).await)?;
-        let parsed = |(id, tenant, revision): (String, String, i64)| {
+        let parsed = |(id, tenant, revision, failing_since_ms, open_until_ms): (String, String, _, _, _)| {
             let names = EndpointId::parse(&id).ok().zip(TenantId::parse(&tenant).ok());
             let (id, tenant) = names.ok_or(StoreError::Unreadable("an endpoint"))?;
-            Ok((id, tenant, revision))
+            Ok(Version {
+                id,
+                tenant,
+                revision,
+                failing_since_ms,
+                open_until_ms,
+            })
         };
         rows.into_iter().map(parsed).collect()
     }
@@ -208,7 +230,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes an endpoint and what is parked for it. Answers whether it was there.
+    /// Removes an endpoint, what is parked for it and its replays. Answers whether it was there.
     pub async fn delete_endpoint(&self, tenant: &TenantId, id: &EndpointId) -> Result<bool, StoreError> {
         let deleted = on!(self, pool => {
             let mut transaction = pool.begin().await?;
@@ -217,11 +239,16 @@ impl Store {
                 .bind(id.as_str())
                 .execute(&mut *transaction)
                 .await?;
-            sqlx::query("DELETE FROM webhook_parked WHERE tenant = $1 AND endpoint = $2")
-                .bind(tenant.as_str())
-                .bind(id.as_str())
-                .execute(&mut *transaction)
-                .await?;
+            for sql in [
+                "DELETE FROM webhook_parked WHERE tenant = $1 AND endpoint = $2",
+                "DELETE FROM webhook_replays WHERE tenant = $1 AND endpoint = $2",
+            ] {
+                sqlx::query(sql)
+                    .bind(tenant.as_str())
+                    .bind(id.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
             transaction.commit().await?;
             done.rows_affected()
         });

@@ -96,9 +96,59 @@ struct Row {
     payload: Vec<u8>,
 }
 
+/// Inserts deliveries, sealed before, in a transaction of either engine.
+macro_rules! insert_parked {
+    ($store:expr, $transaction:ident, $deliveries:expr, $sealed:expr) => {
+        for (parked, sealed) in $deliveries.iter().zip(&$sealed) {
+            let record = &parked.record;
+            let (holder, lease_ms) = match &parked.lease {
+                Some((holder, lease)) => (Some(&**holder), $crate::store::parked::millis(*lease)),
+                None => (None, 0),
+            };
+            sqlx::query($store.sql($crate::store::parked::INSERT))
+                .bind(parked.delivery.as_str())
+                .bind(parked.endpoint.as_str())
+                .bind(parked.tenant.as_str())
+                .bind(parked.stream.as_str())
+                .bind(&*record.topic)
+                .bind(record.incarnation.0.cast_signed())
+                .bind(i64::from(record.partition))
+                .bind(record.offset)
+                .bind(parked.order_key.as_deref())
+                .bind(i64::from(parked.attempts))
+                .bind($crate::store::parked::millis(parked.age))
+                .bind($crate::store::parked::millis(parked.due_in))
+                .bind(holder)
+                .bind(lease_ms)
+                .bind(sealed.as_slice())
+                .execute(&mut *$transaction)
+                .await?;
+        }
+    };
+}
+
+pub(super) use insert_parked;
+
+/// Parks one delivery, unless it is parked already.
+pub(super) const INSERT: &str = "INSERT INTO webhook_parked (delivery, endpoint, tenant, stream, topic, incarnation,
+       partition_no, record_offset, order_key, attempts, first_ms, parked_ms, due_ms, lease_holder, lease_until_ms, payload)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {now} - $11, {now}, {now} + $12, $13,
+       CASE WHEN $14 = 0 THEN 0 ELSE {now} + $14 END, $15)
+     ON CONFLICT (delivery) DO NOTHING";
+
 impl Store {
     /// Parks deliveries, all of them or none. Those that are parked already stay as they are.
     pub async fn park(&self, deliveries: &[Parked]) -> Result<(), StoreError> {
+        let sealed = self.seal_parked(deliveries).await?;
+        on!(self, pool => {
+            let mut transaction = pool.begin().await?;
+            insert_parked!(self, transaction, deliveries, sealed);
+            transaction.commit().await?;
+        });
+        Ok(())
+    }
+
+    pub(super) async fn seal_parked(&self, deliveries: &[Parked]) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut sealed = Vec::with_capacity(deliveries.len());
         for parked in deliveries {
             let seal = self.tenant_seal(&parked.tenant).await?;
@@ -107,41 +157,7 @@ impl Store {
                 &payload::write(&parked.record),
             ));
         }
-        let sql = "INSERT INTO webhook_parked (delivery, endpoint, tenant, stream, topic, incarnation, partition_no,
-               record_offset, order_key, attempts, first_ms, parked_ms, due_ms, lease_holder, lease_until_ms, payload)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {now} - $11, {now}, {now} + $12, $13,
-               CASE WHEN $14 = 0 THEN 0 ELSE {now} + $14 END, $15)
-             ON CONFLICT (delivery) DO NOTHING";
-        on!(self, pool => {
-            let mut transaction = pool.begin().await?;
-            for (parked, sealed) in deliveries.iter().zip(&sealed) {
-                let record = &parked.record;
-                let (holder, lease_ms) = match &parked.lease {
-                    Some((holder, lease)) => (Some(&**holder), millis(*lease)),
-                    None => (None, 0),
-                };
-                sqlx::query(self.sql(sql))
-                    .bind(parked.delivery.as_str())
-                    .bind(parked.endpoint.as_str())
-                    .bind(parked.tenant.as_str())
-                    .bind(parked.stream.as_str())
-                    .bind(&*record.topic)
-                    .bind(record.incarnation.0.cast_signed())
-                    .bind(i64::from(record.partition))
-                    .bind(record.offset)
-                    .bind(parked.order_key.as_deref())
-                    .bind(i64::from(parked.attempts))
-                    .bind(millis(parked.age))
-                    .bind(millis(parked.due_in))
-                    .bind(holder)
-                    .bind(lease_ms)
-                    .bind(sealed.as_slice())
-                    .execute(&mut *transaction)
-                    .await?;
-            }
-            transaction.commit().await?;
-        });
-        Ok(())
+        Ok(sealed)
     }
 
     /// Leases up to `limit` deliveries of one endpoint that are due and that nobody works on, the longest due first.
@@ -321,7 +337,7 @@ fn payload_purpose(tenant: &TenantId, endpoint: &EndpointId, delivery: &Delivery
     purpose("parked", &[tenant.as_str(), endpoint.as_str(), delivery.as_str()])
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     // Far beyond every limit, and still no overflow when a time of day is added.
     i64::try_from(duration.as_millis())
         .unwrap_or(i64::MAX)

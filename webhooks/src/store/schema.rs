@@ -74,6 +74,36 @@ CREATE TABLE webhook_idempotency (
   created_ms BIGINT NOT NULL,
   PRIMARY KEY (tenant, key_hash)
 );
+", "
+ALTER TABLE webhook_attempts ADD COLUMN stream TEXT;
+ALTER TABLE webhook_attempts ADD COLUMN topic TEXT;
+ALTER TABLE webhook_attempts ADD COLUMN incarnation BIGINT;
+ALTER TABLE webhook_attempts ADD COLUMN partition_no BIGINT;
+ALTER TABLE webhook_attempts ADD COLUMN record_offset BIGINT;
+CREATE TABLE webhook_replays (
+  id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  endpoint TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  incarnation BIGINT NOT NULL,
+  partition_no BIGINT NOT NULL,
+  next_offset BIGINT NOT NULL,
+  until_offset BIGINT NOT NULL,
+  parked BIGINT NOT NULL,
+  created_ms BIGINT NOT NULL,
+  lease_holder TEXT,
+  lease_until_ms BIGINT NOT NULL,
+  PRIMARY KEY (id, topic, incarnation, partition_no)
+);
+CREATE TABLE webhook_nodes (
+  holder TEXT NOT NULL PRIMARY KEY,
+  seen_ms BIGINT NOT NULL
+);
+CREATE INDEX webhook_replays_endpoint ON webhook_replays (endpoint, id);
+CREATE INDEX webhook_replays_place ON webhook_replays (topic, partition_no, incarnation) WHERE kind = 'catch_up';
+CREATE INDEX webhook_replays_open ON webhook_replays (lease_until_ms, created_ms) WHERE next_offset < until_offset;
 "];
 
 /// What keeps two nodes from migrating at once (PostgreSQL): any number that nobody else uses.

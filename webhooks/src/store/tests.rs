@@ -295,7 +295,7 @@ async fn a_change_of_an_older_version_is_refused(database: &Database) {
             since_ms: 7
         }
     ));
-    let revisions = store.endpoint_revisions().await.expect("read");
+    let revisions = store.endpoint_versions().await.expect("read");
     assert_eq!(revisions, [(endpoint.id.clone(), endpoint.tenant.clone(), 2)]);
     store.close().await;
 }
