@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::webhooks::store::{Store, StoreError};
 use auth::clock::Clock;
+use auth::control::Control;
 use auth::dev::DevelopmentIssuer;
 use auth::egress::EgressError;
 use auth::quota::Quotas;
@@ -36,6 +38,7 @@ use crate::http::{self, BadOrigin, Gateway, IngestStatus, Operations, Origins, P
 use crate::kafka::embedded::{Broker, EmbeddedError};
 use crate::kafka::{self, KafkaSettings, Replay, Source};
 use crate::telemetry;
+use crate::webhooks::{self, Webhooks};
 
 /// Partitions of a topic on the embedded broker.
 pub const EMBEDDED_PARTITIONS: i32 = 4;
@@ -53,6 +56,8 @@ pub struct Setup {
     pub broker: Option<Broker>,
     /// The demo's page. With one, pages of the listener's own host may call.
     pub page: Option<Page>,
+    /// What webhooks keep, where they are served: see [`open_store`].
+    pub store: Option<Store>,
 }
 
 /// Why an app cannot be built.
@@ -104,6 +109,12 @@ pub enum StartError {
     /// The client that posts to routers cannot be had.
     #[error("callbacks cannot be posted")]
     Callbacks(#[from] EgressError),
+    /// The store of webhooks cannot be had.
+    #[error("the store of webhooks cannot be opened")]
+    Store(#[from] StoreError),
+    /// Webhooks do not start.
+    #[error("webhooks do not start")]
+    Webhooks(#[from] webhooks::StartError),
 }
 
 impl StartError {
@@ -151,6 +162,7 @@ pub struct App {
     partitions_max: usize,
     drain_timeout: Duration,
     drain_spread: Duration,
+    webhooks: Option<Webhooks>,
     /// Ends with the process: a client that is still open would only complain that its broker is gone.
     _broker: ManuallyDrop<Option<Broker>>,
 }
@@ -176,6 +188,19 @@ struct Doors {
 /// The live side, until the drain takes it.
 type SharedSource = Arc<Mutex<Option<Source>>>;
 
+/// Opens the store of webhooks, where they are served, and brings its tables up to date.
+///
+/// # Errors
+///
+/// It cannot be reached, or is a later version's.
+pub async fn open_store(config: &Config) -> Result<Option<Store>, StartError> {
+    if !config.webhooks.enabled {
+        return Ok(None);
+    }
+    let store = Store::open(&config.webhooks.store, &config.keys.store).await?;
+    Ok(Some(store))
+}
+
 /// Binds the ports and starts everything that reads. Nobody is let in before [`App::serve`]. Call it inside a tokio runtime.
 ///
 /// # Errors
@@ -187,6 +212,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         contract,
         broker,
         page,
+        store,
     } = setup;
     let mut registry = telemetry::registry();
     let ours = telemetry::ours(&mut registry);
@@ -239,6 +265,23 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     let hub = Hub::start(hub_config, Arc::clone(&contract), services, ours).map_err(StartError::Engine)?;
     let source = Source::start(&settings, &contract, |stream| hub.input(stream), ours).map_err(kafka)?;
     let source: SharedSource = Arc::new(Mutex::new(Some(source)));
+
+    let control = Control::none();
+    let running = store
+        .map(|store| {
+            let setup = webhooks::Setup {
+                config: &config.webhooks,
+                keys: &config.keys,
+                kafka: &settings,
+                contract: &contract,
+                store: Arc::new(store),
+                control: control.clone(),
+                clock,
+                drain_timeout: config.limits.drain_timeout,
+            };
+            Webhooks::start(setup, ours)
+        })
+        .transpose()?;
 
     let addresses = Addresses {
         public: public.local_address(),
@@ -308,6 +351,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         partitions_max: config.limits.partitions_per_stream_max,
         drain_timeout: config.limits.drain_timeout,
         drain_spread: config.limits.drain_spread,
+        webhooks: running,
         _broker: ManuallyDrop::new(broker),
     })
 }
@@ -348,12 +392,20 @@ impl App {
 
     /// Waits until a part ends that should not. Cancel safe.
     pub async fn failed(&mut self) -> Failed {
-        match self.parts.join_next().await {
-            Some(Ok(part)) => Failed { part },
-            Some(Err(_)) => Failed {
-                part: "a task that panicked",
+        let webhooks = async {
+            match &mut self.webhooks {
+                Some(webhooks) => webhooks.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = self.parts.join_next(), if !self.parts.is_empty() => match ended {
+                Some(Ok(part)) => Failed { part },
+                _ => Failed {
+                    part: "a task that panicked",
+                },
             },
-            None => std::future::pending().await,
+            part = webhooks => Failed { part },
         }
     }
 
@@ -375,7 +427,14 @@ impl App {
     async fn wind_down(&mut self) {
         self.draining.cancel();
         self.stop_public.cancel();
-        self.hub.drain(self.drain_spread).await;
+        // Beside each other: what is under way to receivers has its own time.
+        let webhooks = self.webhooks.take();
+        let settle = async {
+            if let Some(webhooks) = webhooks {
+                webhooks.drain().await;
+            }
+        };
+        tokio::join!(self.hub.drain(self.drain_spread), settle);
         self.upgrades.close();
         self.upgrades.wait().await;
         self.callbacks.close();
@@ -399,6 +458,9 @@ fn topics<'a>(contract: &'a Contract, config: &'a Config) -> impl Iterator<Item 
         .map(|topic| topic.as_str())
         .collect();
     topics.push(&config.kafka.dead_letter_topic);
+    if config.webhooks.enabled {
+        topics.push(&config.webhooks.dead_letter_topic);
+    }
     topics.sort_unstable();
     topics.dedup();
     topics.into_iter()

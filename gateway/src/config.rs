@@ -14,6 +14,7 @@ pub mod keys;
 pub mod limits;
 pub mod listen;
 mod section;
+pub mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -54,6 +55,8 @@ pub struct Config {
     pub limits: limits::Limits,
     /// GraphQL.
     pub graphql: graphql::Graphql,
+    /// Webhooks, and the store behind them.
+    pub webhooks: webhooks::Webhooks,
     /// Logs.
     pub logs: Logs,
 }
@@ -107,7 +110,7 @@ pub fn parse(file: &Path, text: &str, around: Surroundings) -> Result<Checked, V
     let contract = draft
         .contracts
         .as_ref()
-        .and_then(|folder| match Contract::load(&folder.value) {
+        .and_then(|folder| match Contract::load_with(&folder.value, draft.webhook_events()) {
             Ok(contract) => Some(Arc::new(contract)),
             Err(found) => {
                 findings.extend(found);
@@ -136,6 +139,7 @@ struct Draft {
     origins: Vec<String>,
     limits: limits::Limits,
     graphql: graphql::Graphql,
+    webhooks: webhooks::Webhooks,
     logs: Logs,
 }
 
@@ -160,8 +164,15 @@ impl Draft {
             origins: listen::read_origins(root),
             limits: limits::read(root),
             graphql: graphql::read(root),
+            webhooks: webhooks::read(root),
             logs: read_logs(root),
         }
+    }
+
+    /// The topic of our own stream, where there is one.
+    fn webhook_events(&self) -> Option<&str> {
+        let webhooks = &self.webhooks;
+        webhooks.enabled.then_some(webhooks.events_topic.as_str())
     }
 
     fn finish(self) -> Option<Config> {
@@ -176,6 +187,7 @@ impl Draft {
             origins: self.origins,
             limits: self.limits,
             graphql: self.graphql,
+            webhooks: self.webhooks,
             logs: self.logs,
         })
     }

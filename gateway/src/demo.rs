@@ -20,18 +20,20 @@ use auth::dev::{AUDIENCE, DevelopmentIssuer, ISSUER};
 use auth::token::{Issuer as Trusted, KeySource, Tenants};
 use rdkafka::error::KafkaError;
 use schemas::contract::settings::{Finding, Place};
-use schemas::contract::{Contract, clinical};
+use schemas::contract::{Contract, clinical_with};
+use secrecy::SecretString;
 
 use self::endpoints::Kafka as KafkaSeen;
 use self::producer::Producer;
 use self::script::Script;
-use crate::app::{EMBEDDED_PARTITIONS, Setup};
+use crate::app::{self, EMBEDDED_PARTITIONS, Setup, StartError};
 use crate::config::graphql::Graphql;
 use crate::config::issuers::Issuer;
 use crate::config::kafka::{Cluster, Kafka, is_production};
 use crate::config::keys::Keys;
 use crate::config::limits::Limits;
 use crate::config::listen::Listen;
+use crate::config::webhooks::Webhooks;
 use crate::config::{Config, Environment};
 use crate::http::Page;
 use crate::kafka::ReplaySettings;
@@ -80,6 +82,9 @@ pub enum DemoError {
         /// Why.
         source: io::Error,
     },
+    /// The store of webhooks cannot be opened.
+    #[error(transparent)]
+    Store(#[from] Box<StartError>),
     /// The embedded broker does not start.
     #[error("the embedded broker does not start")]
     Broker(#[from] EmbeddedError),
@@ -110,16 +115,18 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
     if let Some(servers) = options.kafka.as_deref().filter(|servers| is_production(servers)) {
         return Err(DemoError::ProductionKafka(servers.to_owned()));
     }
+    let webhooks = webhooks(&options);
+    let events = Some(webhooks.events_topic.as_str());
     let contract = match &options.contracts {
-        Some(folder) => Contract::load(folder).map_err(DemoError::Contract)?,
-        None => clinical(),
+        Some(folder) => Contract::load_with(folder, events).map_err(DemoError::Contract)?,
+        None => clinical_with(events),
     };
     let contract = Arc::new(contract);
     let (keys, issuer) = open_state(&options.state).map_err(|source| DemoError::State {
         folder: options.state.clone(),
         source,
     })?;
-    let config = config(&options, &contract, keys);
+    let config = config(&options, &contract, keys, webhooks);
 
     let named = contract.streams.iter().flat_map(|stream| &stream.topics);
     let topics: Vec<&str> = named
@@ -127,6 +134,7 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
         .map(|topic| topic.as_str())
         .collect();
     let dead_letters = config.kafka.dead_letter_topic.as_str();
+    let store = app::open_store(&config).await.map_err(Box::new)?;
     let (broker, bootstrap_servers) = match &options.kafka {
         None => {
             let broker = Broker::start(topics.into_iter().chain([dead_letters]), EMBEDDED_PARTITIONS)?;
@@ -172,6 +180,7 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
             contract,
             broker,
             page: Some(page),
+            store,
         },
         producer,
     })
@@ -182,13 +191,25 @@ fn open_state(folder: &std::path::Path) -> io::Result<(Keys, DevelopmentIssuer)>
         cursor: vec![state::secret(folder, "cursor.key")?],
         ticket: vec![state::secret(folder, "ticket.key")?],
         event_id: state::secret(folder, "event-id.key")?,
+        store: vec![state::secret(folder, "store.key")?],
+        signing: Vec::new(),
     };
     let issuer = DevelopmentIssuer::open(&folder.join(state::DEVELOPMENT_KEY))?;
     Ok((keys, issuer))
 }
 
+/// Endpoints and what is parked are kept beside the keys; receivers are on this machine.
+fn webhooks(options: &Options) -> Webhooks {
+    Webhooks {
+        enabled: true,
+        store: SecretString::from(format!("sqlite:{}", options.state.join("webhooks.db").display())),
+        allow_loopback: true,
+        ..Webhooks::default()
+    }
+}
+
 /// The configuration that a file would have given.
-fn config(options: &Options, contract: &Contract, keys: Keys) -> Config {
+fn config(options: &Options, contract: &Contract, keys: Keys, webhooks: Webhooks) -> Config {
     let mut claims: Vec<String> = contract
         .claims_used()
         .into_iter()
@@ -230,6 +251,7 @@ fn config(options: &Options, contract: &Contract, keys: Keys) -> Config {
             graphiql: true,
             ..Graphql::default()
         },
+        webhooks,
         logs: Logs::default(),
     }
 }

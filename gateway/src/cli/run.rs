@@ -37,11 +37,16 @@ impl Run {
             "starting"
         );
         on_runtime(async move {
+            let store = match app::open_store(&checked.config).await {
+                Ok(store) => store,
+                Err(error) => return refuse(&error),
+            };
             let setup = Setup {
                 config: checked.config,
                 contract: checked.contract,
                 broker: None,
                 page: None,
+                store,
             };
             match app::build(setup) {
                 Ok(app) => serve(app, |_| Vec::new(), std::future::pending()).await,

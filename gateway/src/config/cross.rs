@@ -10,6 +10,7 @@ use super::{Draft, Environment};
 pub(super) fn check(root: &Section, draft: &Draft, contract: Option<&Contract>) {
     check_environment(root, draft);
     check_cursor_size(root, draft, contract);
+    check_webhooks(root, draft);
     let Some(contract) = contract else { return };
     if draft.issuers_whole && !draft.issuers.is_empty() {
         for used in contract.claims_used() {
@@ -69,6 +70,30 @@ fn check_environment(root: &Section, draft: &Draft) {
             "embedded_broker_in_production",
             "the embedded broker forgets everything when the process ends".to_owned(),
             "give `bootstrap_servers`, or write `environment = \"development\"`",
+        );
+    }
+}
+
+/// Endpoints and what is parked are sealed, and receivers on this machine are for development.
+fn check_webhooks(root: &Section, draft: &Draft) {
+    if !draft.webhooks.enabled {
+        return;
+    }
+    let place = root.table.place_of("webhooks").clone();
+    if draft.keys.as_ref().is_some_and(|keys| keys.store.is_empty()) {
+        root.report(
+            &place,
+            "store_key_missing",
+            "webhooks are enabled, and `keys.store` has no secret to seal what is stored with".to_owned(),
+            "write `store = [\"...\"]` into [keys]: openssl rand -base64 32",
+        );
+    }
+    if draft.webhooks.allow_loopback && draft.environment == Environment::Production {
+        root.report(
+            &place,
+            "loopback_receivers_in_production",
+            "`webhooks.allow_loopback` lets tenants call this machine".to_owned(),
+            "remove it, or write `environment = \"development\"`",
         );
     }
 }

@@ -173,7 +173,7 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn is_topic_name(name: &str) -> bool {
+pub(super) fn is_topic_name(name: &str) -> bool {
     (1..=TOPIC_NAME_MAX).contains(&name.len())
         && name != "."
         && name != ".."

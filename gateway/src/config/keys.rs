@@ -17,6 +17,23 @@ pub struct Keys {
     pub ticket: Vec<SecretString>,
     /// Keys the hash that is an event's default id. Changing it changes the ids.
     pub event_id: SecretString,
+    /// Seal what is stored for webhooks: the first seals, all open. Empty where there are none.
+    pub store: Vec<SecretString>,
+    /// Of which webhooks' message signatures (RFC 9421) are made: the first one's is the current key. Empty: those of
+    /// `store`.
+    pub signing: Vec<SecretString>,
+}
+
+impl Keys {
+    /// Of which message signatures are made.
+    #[must_use]
+    pub fn signing(&self) -> &[SecretString] {
+        if self.signing.is_empty() {
+            &self.store
+        } else {
+            &self.signing
+        }
+    }
 }
 
 pub(super) fn read(root: &Section) -> Option<Keys> {
@@ -26,11 +43,18 @@ pub(super) fn read(root: &Section) -> Option<Keys> {
     let event_id = section
         .required_text("event_id")
         .map(|text| secret(&section, "event_id", text));
+    let optional = |key| {
+        let given = section.table.has(key);
+        given.then(|| ring(&section, key)).flatten().unwrap_or_default()
+    };
+    let (store, signing) = (optional("store"), optional("signing"));
     section.table.finish();
     Some(Keys {
         cursor: cursor?,
         ticket: ticket?,
         event_id: event_id?,
+        store,
+        signing,
     })
 }
 

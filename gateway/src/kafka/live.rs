@@ -322,6 +322,8 @@ impl Live {
                 code,
             } => self.trouble(&topic, partition, offset, code),
             Polled::Client(code) => tracing::debug!(%code, "the live consumer reports"),
+            // No group is ever joined here.
+            Polled::Rebalance { .. } | Polled::Uncommitted(_) => {}
         }
     }
 
@@ -541,7 +543,7 @@ fn is_held_back(routes: &[Route], streams: &[Stream]) -> bool {
 }
 
 /// The record as a decoder takes it; payloads are shared.
-pub(super) fn to_decode(record: &RawRecord, incarnation: Incarnation, slot: Slot) -> Record {
+pub(crate) fn to_decode(record: &RawRecord, incarnation: Incarnation, slot: Slot) -> Record {
     Record {
         topic: Arc::clone(&record.topic),
         incarnation,

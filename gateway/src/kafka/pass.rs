@@ -482,6 +482,10 @@ fn take(
             | RDKafkaErrorCode::UnknownPartition => Taken::Doubt,
             _ => Taken::Nothing,
         },
-        Polled::End { .. } | Polled::Partition { .. } | Polled::Client(_) => Taken::Nothing,
+        Polled::End { .. }
+        | Polled::Partition { .. }
+        | Polled::Client(_)
+        | Polled::Rebalance { .. }
+        | Polled::Uncommitted(_) => Taken::Nothing,
     }
 }

@@ -26,16 +26,16 @@ use super::client::Context;
 
 /// A record, copied out of librdkafka.
 #[derive(Debug, Clone)]
-pub(super) struct RawRecord {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) timestamp_ms: i64,
-    pub(super) key: Option<Bytes>,
-    pub(super) value: Option<Bytes>,
-    pub(super) headers: Vec<(Box<str>, Option<Bytes>)>,
+pub(crate) struct RawRecord {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<(Box<str>, Option<Bytes>)>,
     /// Bytes of key, value and headers.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What a consumer's queue gives.
@@ -57,6 +57,14 @@ pub(super) enum Polled {
     },
     /// Something is wrong with the client.
     Client(RDKafkaErrorCode),
+    /// The group gives partitions, to be assigned, or takes them away, to be unassigned: all of them in one call, also if
+    /// there are none. Nothing goes on in the group until then.
+    Rebalance {
+        given: bool,
+        partitions: Vec<(Arc<str>, i32)>,
+    },
+    /// Offsets could not be committed.
+    Uncommitted(RDKafkaErrorCode),
 }
 
 /// The queue into which all partitions of a consumer are delivered.
@@ -182,8 +190,28 @@ impl Queue {
                         Context.log(log_level(level), &text(facility), &text(line));
                     }
                 }
-                // Statistics, rebalances (no group is ever joined), token refreshes (OIDC is served in librdkafka's
-                // own background thread).
+                sys::RD_KAFKA_EVENT_REBALANCE => {
+                    let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(event));
+                    let list = sys::rd_kafka_event_topic_partition_list(event);
+                    let mut partitions = Vec::new();
+                    if !list.is_null() {
+                        for index in 0..usize::try_from((*list).cnt).unwrap_or(0) {
+                            let place = (*list).elems.add(index);
+                            partitions.push((self.name((*place).topic), (*place).partition));
+                        }
+                    }
+                    out.push(Polled::Rebalance {
+                        given: code == RDKafkaErrorCode::AssignPartitions,
+                        partitions,
+                    });
+                }
+                sys::RD_KAFKA_EVENT_OFFSET_COMMIT => {
+                    let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(event));
+                    if !matches!(code, RDKafkaErrorCode::NoError | RDKafkaErrorCode::NoOffset) {
+                        out.push(Polled::Uncommitted(code));
+                    }
+                }
+                // Statistics, token refreshes (OIDC is served in librdkafka's own background thread).
                 _ => {}
             }
         }

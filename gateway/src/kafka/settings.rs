@@ -138,6 +138,24 @@ impl KafkaSettings {
         config.into()
     }
 
+    /// For the consumer that shares its partitions with other nodes (webhooks). Offsets are committed by hand, when what they
+    /// stand for is settled; a node that is gone is taken over after its session.
+    pub(super) fn group_consumer(&self, group: &str, session_timeout: Duration) -> ClientConfig {
+        let session_ms = session_timeout.as_millis();
+        let mut config = self.consumer();
+        config
+            .set("group.id", group)
+            .set("session.timeout.ms", &session_ms.to_string())
+            .set("heartbeat.interval.ms", &(session_ms / 3).to_string())
+            .set("max.poll.interval.ms", "300000")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.partition.eof", "false")
+            .set_default("queued.max.messages.kbytes", "16384")
+            .set_default("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "100");
+        config.into()
+    }
+
     /// For look-ups: no group, no assignment.
     pub(super) fn lookup_client(&self) -> ClientConfig {
         self.reader().into()

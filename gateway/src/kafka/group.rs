@@ -1,0 +1,625 @@
+//! The consumer group that shares the partitions among nodes, for what has to be delivered: webhooks.
+//!
+//! Invariants: an offset is committed only when everything owed for it and for what is before it is settled (the ledger
+//! says so), and never for a partition that was taken away. A record is planned in the order of its partition. The thread
+//! waits for nothing but the consumer's queue: what needs the store or a broker's answer is asked of a [`resolver`], and
+//! what the scheduler does not take yet waits here, with the partitions paused.
+//!
+//! It knows no endpoint and no receiver: what a record owes is the [`Planner`]'s to say.
+
+mod begin;
+pub(crate) mod resolver;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use schemas::ids::{Incarnation, StreamName};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use webhooks::delivery::EndpointId;
+use webhooks::ledger::{Commit, Ledger, Partition, Receipt};
+use webhooks::scheduler::{Input, Job};
+
+use super::client::Context;
+use super::raw::{Polled, Queue, RawRecord, Waker};
+use crate::webhooks::Metrics;
+use crate::webhooks::planner::Planner;
+
+/// Items taken from librdkafka at once.
+const BATCH_MAX: usize = 512;
+/// How long the thread sleeps when nothing happens.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long while something waits for the scheduler, whose channel cannot wake us.
+const HELD_BACK: Duration = Duration::from_millis(2);
+/// How often is committed.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+/// How often what was committed is committed again, in case it was not taken.
+const COMMIT_AGAIN: Duration = Duration::from_secs(5);
+/// Jobs that wait for the scheduler before partitions are paused, and below which they go on.
+const WAITING_MAX: usize = 2048;
+const WAITING_LOW: usize = 256;
+/// What the thread is told and asks; far more than partitions are given at once.
+const MESSAGES_MAX: usize = 4096;
+
+/// An endpoint's interest in a stream.
+pub(crate) type Interested = (EndpointId, StreamName);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Read these topics.
+    Subscribe(Vec<Arc<str>>),
+    /// Where the partitions of one rebalance, or one that was lost, begin.
+    Begin(u64, Vec<Beginning>),
+    /// The topic is another one now.
+    Recreated(Arc<str>, Incarnation),
+    /// An endpoint has caught up with a partition; these of its order keys are parked.
+    CaughtUp(Interested, Partition, Vec<Vec<u8>>),
+    /// Commit and end.
+    Stop,
+}
+
+/// Where a partition begins.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) partition: Partition,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) offset: i64,
+    /// Whose catching up is arranged for.
+    pub(crate) covered: HashSet<Interested>,
+    /// Those of them that keep an order and have not caught up yet.
+    pub(crate) catching_up: Vec<Interested>,
+    /// Order keys of which something is parked.
+    pub(crate) blocked: Vec<(EndpointId, Vec<Vec<u8>>)>,
+}
+
+/// What the thread asks of the [`resolver`].
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Where do these begin? The number comes back with the answer.
+    Begin(u64, Vec<Partition>),
+    /// These endpoints are new to the reader of a partition, which has read it up to here.
+    Learnt(Vec<Learnt>),
+    /// So far is settled: keep it in the store, too.
+    Settled(Vec<Commit>),
+}
+
+/// An endpoint that is new to the reader of a partition.
+#[derive(Debug, Clone)]
+pub(crate) struct Learnt {
+    pub(crate) interested: Interested,
+    pub(crate) partition: Partition,
+    pub(crate) incarnation: Incarnation,
+    /// What was owed from here on ...
+    pub(crate) from: i64,
+    /// ... was planned without it up to here.
+    pub(crate) until: i64,
+}
+
+/// Receipts that come back from the scheduler, which must not wait.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    /// Bounded by the ledger's windows.
+    back: Mutex<Vec<Receipt>>,
+}
+
+impl Receipts {
+    pub(crate) fn give_back(&self, receipt: &Receipt) {
+        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        back.push(receipt.clone());
+    }
+
+    fn take(&self) -> Vec<Receipt> {
+        std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the thread works with.
+pub(crate) struct Parts {
+    pub(crate) consumer: Arc<BaseConsumer<Context>>,
+    pub(crate) planner: Planner,
+    pub(crate) scheduler: mpsc::Sender<Input>,
+    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) open_offsets_max: usize,
+    pub(crate) metrics: Metrics,
+}
+
+/// The running thread.
+pub(crate) struct Group {
+    commands: SyncSender<Command>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Tells the thread something.
+#[derive(Clone)]
+pub(crate) struct Commands {
+    commands: SyncSender<Command>,
+    waker: Waker,
+}
+
+impl Commands {
+    /// `false`: it is gone. Blocks where thousands wait already.
+    pub(crate) fn tell(&self, command: Command) -> bool {
+        let told = self.commands.send(command).is_ok();
+        self.waker.wake();
+        told
+    }
+}
+
+impl Group {
+    /// Starts the thread. Nothing is read before [`Command::Subscribe`].
+    pub(crate) fn start(parts: Parts) -> KafkaResult<Self> {
+        let no_queue = || KafkaError::ClientCreation("the consumer has no queue".to_owned());
+        let queue = Queue::of(&parts.consumer).ok_or_else(no_queue)?;
+        let waker = queue.waker();
+        let (commands, commanded) = sync_channel(MESSAGES_MAX);
+        let work = Work {
+            consumer: parts.consumer,
+            queue,
+            planner: parts.planner,
+            ledger: Ledger::new(parts.open_offsets_max),
+            scheduler: parts.scheduler,
+            asks: parts.asks,
+            receipts: parts.receipts,
+            commands: commanded,
+            metrics: parts.metrics,
+            reading: HashMap::new(),
+            giving: None,
+            questions: 0,
+            catching_up: HashMap::new(),
+            waiting: VecDeque::new(),
+            unasked: VecDeque::new(),
+            is_paused: false,
+            commit_at: Instant::now(),
+            again_at: Instant::now(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("kafka-webhooks".to_owned())
+            .spawn(move || work.run())
+            .map_err(|error| KafkaError::ClientCreation(format!("no thread: {error}")))?;
+        Ok(Self {
+            commands,
+            waker,
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn commands(&self) -> Commands {
+        Commands {
+            commands: self.commands.clone(),
+            waker: self.waker.clone(),
+        }
+    }
+
+    /// Commits what is settled, leaves the group and ends. Call it when the scheduler has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.commands().tell(Command::Stop);
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the thread of the consumer group had panicked");
+        }
+    }
+}
+
+struct Reading {
+    covered: HashSet<Interested>,
+    paused: bool,
+}
+
+/// Partitions that the group gives and that wait for where they begin.
+struct Giving {
+    question: u64,
+    partitions: HashSet<Partition>,
+}
+
+struct Work {
+    consumer: Arc<BaseConsumer<Context>>,
+    queue: Queue,
+    planner: Planner,
+    ledger: Ledger,
+    scheduler: mpsc::Sender<Input>,
+    asks: mpsc::Sender<Ask>,
+    receipts: Arc<Receipts>,
+    commands: Receiver<Command>,
+    metrics: Metrics,
+    reading: HashMap<Partition, Reading>,
+    giving: Option<Giving>,
+    questions: u64,
+    /// Jobs of endpoints that keep an order and have not caught up with a partition yet. Bounded by the ledger's windows.
+    catching_up: HashMap<(Interested, Partition), Vec<Job>>,
+    /// What the scheduler has not taken yet, in order.
+    waiting: VecDeque<Input>,
+    /// What the resolver has not taken yet, in order.
+    unasked: VecDeque<Ask>,
+    is_paused: bool,
+    commit_at: Instant,
+    again_at: Instant,
+}
+
+impl Work {
+    fn run(mut self) {
+        let mut polled = Vec::with_capacity(BATCH_MAX);
+        loop {
+            loop {
+                match self.commands.try_recv() {
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                        self.end();
+                        return;
+                    }
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            self.settle();
+            self.learn();
+            self.flush();
+            self.hold_back();
+            self.commit();
+            let timeout = if self.waiting.is_empty() { IDLE } else { HELD_BACK };
+            self.queue.poll(timeout, BATCH_MAX, &mut polled);
+            for item in polled.drain(..) {
+                self.take(item);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.settle();
+        let commits = self.ledger.commits();
+        if !commits.is_empty() && !self.consumer.assignment_lost() {
+            report("commit", self.consumer.commit(&list(&commits), CommitMode::Sync));
+        }
+        // The group is left when the consumer goes.
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Subscribe(topics) => {
+                let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+                if names.is_empty() {
+                    self.consumer.unsubscribe();
+                } else {
+                    report("subscribe", self.consumer.subscribe(&names));
+                }
+            }
+            Command::Begin(question, beginnings) => self.begin(question, beginnings),
+            Command::Recreated(topic, incarnation) => self.recreated(&topic, incarnation),
+            Command::CaughtUp(interested, partition, keys) => {
+                let Some(held) = self.catching_up.remove(&(interested.clone(), partition)) else {
+                    return;
+                };
+                self.waiting.push_back(Input::Blocked(interested.0, keys));
+                self.waiting
+                    .extend(held.into_iter().map(|job| Input::Job(Box::new(job))));
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// The partitions of a rebalance, or ones that have to begin anew, can be read.
+    fn begin(&mut self, question: u64, beginnings: Vec<Beginning>) {
+        let giving = self.giving.take_if(|giving| giving.question == question);
+        // Whatever the resolver knew of endpoints, the planner is to know too.
+        self.planner.refresh();
+        let mut assigned = TopicPartitionList::new();
+        for beginning in beginnings {
+            let partition = beginning.partition;
+            let is_wanted = match &giving {
+                Some(giving) => giving.partitions.contains(&partition),
+                // Or else it began anew in the meantime, or is another node's.
+                None => self.reading.contains_key(&partition) && self.ledger.next(&partition).is_none(),
+            };
+            if !is_wanted {
+                continue;
+            }
+            for (endpoint, keys) in beginning.blocked {
+                self.waiting.push_back(Input::Blocked(endpoint, keys));
+            }
+            for interested in beginning.catching_up {
+                self.catching_up
+                    .entry((interested, partition.clone()))
+                    .or_default();
+            }
+            self.ledger
+                .assign(partition.clone(), beginning.incarnation, beginning.offset);
+            let added =
+                assigned.add_partition_offset(&partition.topic, partition.number, Offset::Offset(beginning.offset));
+            report("assign", added);
+            let reading = Reading {
+                covered: beginning.covered,
+                paused: false,
+            };
+            self.reading.insert(partition, reading);
+        }
+        // The group waits for an answer, also if nothing is left of what it gave.
+        if giving.is_some() || assigned.count() > 0 {
+            report("assign", self.consumer.incremental_assign(&assigned));
+        }
+        self.metrics.partitions.set(count(self.reading.len()));
+        self.is_paused = false;
+        self.hold_back();
+    }
+
+    /// A topic was made again: its partitions begin anew. What is under way of its former life goes on; nothing of it is
+    /// committed.
+    fn recreated(&mut self, topic: &Arc<str>, incarnation: Incarnation) {
+        let mut again = Vec::new();
+        let mut removed = TopicPartitionList::new();
+        for partition in self.reading.keys().filter(|partition| partition.topic == *topic) {
+            if self.ledger.incarnation(partition).is_some_and(|known| known != incarnation) {
+                removed.add_partition(topic, partition.number);
+                again.push(partition.clone());
+            }
+        }
+        if again.is_empty() {
+            return;
+        }
+        report("unassign", self.consumer.incremental_unassign(&removed));
+        for partition in &again {
+            drop(self.ledger.revoke(partition));
+        }
+        self.questions += 1;
+        self.ask(Ask::Begin(self.questions, again));
+    }
+
+    fn rebalance(&mut self, given: bool, partitions: Vec<(Arc<str>, i32)>) {
+        let partitions: Vec<Partition> = partitions
+            .into_iter()
+            .map(|(topic, number)| Partition { topic, number })
+            .collect();
+        if given {
+            self.questions += 1;
+            if partitions.is_empty() {
+                report("assign", self.consumer.incremental_assign(&TopicPartitionList::new()));
+                return;
+            }
+            self.giving = Some(Giving {
+                question: self.questions,
+                partitions: partitions.iter().cloned().collect(),
+            });
+            self.ask(Ask::Begin(self.questions, partitions));
+            return;
+        }
+        self.settle();
+        let is_lost = self.consumer.assignment_lost();
+        let mut commits = Vec::new();
+        let mut removed = TopicPartitionList::new();
+        for partition in &partitions {
+            if let Some(giving) = &mut self.giving {
+                giving.partitions.remove(partition);
+            }
+            self.reading.remove(partition);
+            commits.extend(self.ledger.revoke(partition));
+            self.catching_up.retain(|(_, of), _| of != partition);
+            // What waits for the scheduler is another node's to deliver.
+            self.waiting
+                .retain(|input| !matches!(input, Input::Job(job) if job.is_of(partition)));
+            self.waiting.push_back(Input::Revoked(partition.clone()));
+            removed.add_partition(&partition.topic, partition.number);
+        }
+        if !is_lost && !commits.is_empty() {
+            report("commit", self.consumer.commit(&list(&commits), CommitMode::Async));
+            self.ask(Ask::Settled(commits));
+        }
+        report("unassign", self.consumer.incremental_unassign(&removed));
+        self.metrics.partitions.set(count(self.reading.len()));
+    }
+
+    fn take(&mut self, item: Polled) {
+        match item {
+            Polled::Record(record) => self.record(&record),
+            Polled::Rebalance { given, partitions } => self.rebalance(given, partitions),
+            Polled::Partition {
+                topic,
+                partition,
+                offset,
+                code,
+            } => self.trouble(topic, partition, offset, code),
+            Polled::Uncommitted(code) => {
+                // It is committed again soon, if the partition is ours still.
+                self.metrics.commits_failed.inc();
+                tracing::debug!(%code, "offsets of webhooks were not committed");
+            }
+            Polled::Client(code) => tracing::debug!(%code, "the consumer of webhooks reports"),
+            Polled::End { .. } => {}
+        }
+    }
+
+    fn trouble(&mut self, topic: Arc<str>, number: i32, offset: i64, code: RDKafkaErrorCode) {
+        let partition = Partition { topic, number };
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                // Records were deleted that were not read yet; whoever decides where it goes on tells of them.
+                if self.ledger.next(&partition).is_none() {
+                    return;
+                }
+                tracing::warn!(topic = &*partition.topic, partition = number, offset, "webhooks begin anew: the log was cut");
+                let mut removed = TopicPartitionList::new();
+                removed.add_partition(&partition.topic, number);
+                report("unassign", self.consumer.incremental_unassign(&removed));
+                if let Some(commit) = self.ledger.revoke(&partition) {
+                    report("commit", self.consumer.commit(&list(&[commit.clone()]), CommitMode::Async));
+                    self.ask(Ask::Settled(vec![commit]));
+                }
+                self.questions += 1;
+                self.ask(Ask::Begin(self.questions, vec![partition]));
+            }
+            code => tracing::debug!(topic = &*partition.topic, partition = number, %code, "a partition cannot be read now"),
+        }
+    }
+
+    fn record(&mut self, record: &RawRecord) {
+        let partition = Partition {
+            topic: Arc::clone(&record.topic),
+            number: record.partition,
+        };
+        let Some(incarnation) = self.ledger.incarnation(&partition) else {
+            return;
+        };
+        // After a pause or a second assignment an offset may come again.
+        if self.ledger.next(&partition).is_none_or(|next| record.offset < next) {
+            return;
+        }
+        let owed = self.planner.owed(record, incarnation);
+        let Some(receipt) = self.ledger.register(&partition, record.offset, owed.len()) else {
+            return;
+        };
+        self.metrics.records.inc();
+        for mut job in owed {
+            job.receipt = Some(receipt.clone());
+            if !self.catching_up.is_empty() {
+                let interested = (job.target.endpoint.clone(), job.stream.clone());
+                if let Some(held) = self.catching_up.get_mut(&(interested, partition.clone())) {
+                    held.push(job);
+                    continue;
+                }
+            }
+            self.waiting.push_back(Input::Job(Box::new(job)));
+        }
+        if self.waiting.len() >= BATCH_MAX {
+            self.flush();
+        }
+    }
+
+    fn settle(&mut self) {
+        for receipt in self.receipts.take() {
+            self.ledger.settle(&receipt);
+        }
+    }
+
+    /// Endpoints that came to be: from here on they are owed what comes, and what was before is read for them again.
+    fn learn(&mut self) {
+        if !self.planner.refresh() {
+            return;
+        }
+        let mut learnt = Vec::new();
+        for (partition, reading) in &mut self.reading {
+            let (Some(next), Some(incarnation)) =
+                (self.ledger.next(partition), self.ledger.incarnation(partition))
+            else {
+                continue;
+            };
+            for (interested, start, keeps_order) in self.planner.interested(partition, incarnation) {
+                if !reading.covered.insert(interested.clone()) {
+                    continue;
+                }
+                if keeps_order && start < next {
+                    self.catching_up
+                        .entry((interested.clone(), partition.clone()))
+                        .or_default();
+                }
+                learnt.push(Learnt {
+                    interested,
+                    partition: partition.clone(),
+                    incarnation,
+                    from: start,
+                    until: next,
+                });
+            }
+        }
+        if !learnt.is_empty() {
+            self.ask(Ask::Learnt(learnt));
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        self.unasked.push_back(ask);
+        self.flush();
+    }
+
+    /// Hands on what the others take now.
+    fn flush(&mut self) {
+        while let Some(ask) = self.unasked.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(ask)) = self.asks.try_send(ask) {
+                self.unasked.push_front(ask);
+                break;
+            }
+        }
+        while let Some(input) = self.waiting.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(input)) = self.scheduler.try_send(input) {
+                self.waiting.push_front(input);
+                break;
+            }
+        }
+    }
+
+    /// Pauses what is read faster than it is settled, and lets it go on.
+    fn hold_back(&mut self) {
+        let limit = if self.is_paused { WAITING_LOW } else { WAITING_MAX };
+        self.is_paused = self.waiting.len() > limit;
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (partition, reading) in &mut self.reading {
+            let wanted = self.is_paused || self.ledger.is_full(partition);
+            if reading.paused != wanted && self.ledger.next(partition).is_some() {
+                reading.paused = wanted;
+                let list = if wanted { &mut pause } else { &mut resume };
+                list.add_partition(&partition.topic, partition.number);
+            }
+        }
+        if pause.count() > 0 {
+            self.metrics.held_back.inc();
+            report("pause", self.consumer.pause(&pause));
+        }
+        if resume.count() > 0 {
+            report("resume", self.consumer.resume(&resume));
+        }
+    }
+
+    fn commit(&mut self) {
+        let now = Instant::now();
+        if now < self.commit_at {
+            return;
+        }
+        self.commit_at = now + COMMIT_EVERY;
+        self.metrics.open_offsets.set(count(self.ledger.open()));
+        let mut commits = self.ledger.commits();
+        if now >= self.again_at {
+            self.again_at = now + COMMIT_AGAIN;
+            commits = self.ledger.watermarks().collect();
+            if !commits.is_empty() {
+                self.ask(Ask::Settled(commits.clone()));
+            }
+        }
+        if commits.is_empty() || self.consumer.assignment_lost() {
+            return;
+        }
+        report("commit", self.consumer.commit(&list(&commits), CommitMode::Async));
+        self.metrics.commits.inc();
+    }
+}
+
+/// Commits as librdkafka takes them; each names the life of its topic.
+fn list(commits: &[Commit]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for commit in commits {
+        let (topic, number) = (&*commit.partition.topic, commit.partition.number);
+        let added = list.add_partition_offset(topic, number, Offset::Offset(commit.offset));
+        report("commit", added);
+        if let Some(mut place) = list.find_partition(topic, number) {
+            place.set_metadata(begin::metadata(commit.incarnation));
+        }
+    }
+    list
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn report(deed: &'static str, result: KafkaResult<()>) {
+    match result {
+        Ok(()) => {}
+        // Nothing was settled since, or nothing is assigned: no news.
+        Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+        Err(error) => tracing::warn!(%error, deed, "librdkafka refused"),
+    }
+}

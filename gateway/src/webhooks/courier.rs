@@ -1,0 +1,310 @@
+//! The deeds of the scheduler: attempts, parking, dead letters, and what other nodes are told.
+//!
+//! Invariants: before each attempt the event is judged under the grant of now; what may not be sent any more is dropped, and
+//! that is on record. Nothing is settled here that the store or Kafka has not taken.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::clock::Clock;
+use auth::seal::Seal;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemas::decode::Decoder;
+use schemas::event::Event;
+use schemas::ids::StreamName;
+use tokio::time::Instant;
+use webhooks::attempt::{self, Outgoing};
+use webhooks::breaker::Breaker;
+use webhooks::delivery::{DeliveryId, EndpointId, Position};
+use webhooks::endpoint::Disabled;
+use webhooks::ledger::Receipt;
+use webhooks::render::render;
+use webhooks::retry::{Death, Outcome};
+use webhooks::scheduler::{Failed, Job, Parking, Verdict, World};
+use webhooks::sign::MessageSigner;
+use webhooks::store::{Attempt, Parked, Settled, Store, StoreError};
+
+use super::Metrics;
+use super::announcer::{self, Announcer, Notice};
+use super::chores::Chores;
+use super::clients::Clients;
+use super::journal::Journal;
+use super::registry::{Entry, Registry, Ungranted};
+use crate::kafka::group::Receipts;
+use crate::kafka::letters::{Letter, Letters};
+
+/// What the deeds are done with.
+pub(crate) struct Courier {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) decoders: Arc<HashMap<StreamName, Decoder>>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) signer: Arc<MessageSigner>,
+    pub(crate) journal: Journal,
+    pub(crate) announcer: Announcer,
+    pub(crate) chores: Chores,
+    pub(crate) letters: Letters,
+    pub(crate) dead_letter_topic: Arc<str>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) positions: Seal,
+    /// This node's name in leases.
+    pub(crate) holder: Arc<str>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a delivery is not attempted.
+enum Unsent {
+    /// It is not to be sent any more, for this reason.
+    Dropped(&'static str),
+    /// Nobody knows yet whether it may be.
+    Unknown,
+}
+
+impl World for Courier {
+    async fn attempt(&self, job: Arc<Job>, dead_lettered: Option<DeliveryId>) -> Verdict {
+        let start = (Instant::now(), self.clock.now_ms());
+        let (entry, event, mask) = match self.judge(&job) {
+            Ok(judged) => judged,
+            Err(Unsent::Dropped(word)) => {
+                self.metrics.attempt("dropped", Duration::ZERO);
+                self.log(&job, start.1, None, word, Duration::ZERO);
+                return Verdict::Dropped;
+            }
+            Err(Unsent::Unknown) => return Verdict::Answered(Outcome::Throttled { retry_after_ms: Some(1000) }),
+        };
+        let endpoint = &entry.kept.endpoint;
+        let rendered = render(&event, &mask, endpoint.spec.content);
+        let client = match self.clients.of(endpoint, entry.kept.revision) {
+            Ok(client) => client,
+            Err(error) => return self.unsent(&job, start, error.class()),
+        };
+        let token = match self.clients.token(endpoint, entry.kept.revision).await {
+            Ok(token) => token,
+            Err(_) => return self.unsent(&job, start, "credentials"),
+        };
+        let position = self.position(&job);
+        let outgoing = Outgoing {
+            endpoint,
+            delivery: &job.delivery,
+            number: job.attempts.saturating_add(1),
+            rendered: &rendered,
+            position: Some(&position),
+            dead_lettered: dead_lettered.as_ref(),
+            token: token.as_ref(),
+        };
+        let report = attempt::post(&client, &outgoing, &self.signer, self.clock).await;
+        if report.status == Some(401) && token.is_some() {
+            self.clients.forget_token(&endpoint.id);
+        }
+        self.metrics.attempt(report.word, report.latency);
+        if let (Outcome::Delivered, Ok(time_ms)) = (
+            report.outcome,
+            u64::try_from(self.clock.now_ms().saturating_sub(job.record.timestamp_ms)),
+        ) && job.receipt.is_some()
+        {
+            self.metrics.age.observe(Duration::from_millis(time_ms).as_secs_f64());
+        }
+        self.log(&job, start.1, report.status, report.word, report.latency);
+        Verdict::Answered(report.outcome)
+    }
+
+    async fn park(&self, parked: &[Parking]) -> Result<(), Failed> {
+        let now_ms = self.clock.now_ms();
+        let rows: Vec<Parked> = parked.iter().map(|parking| self.parked(parking, now_ms)).collect();
+        self.told(self.store.park(&rows).await)?;
+        self.metrics.parked.inc_by(parked.len() as u64);
+        Ok(())
+    }
+
+    async fn settle(&self, settled: &[Settled]) -> Result<(), Failed> {
+        self.told(self.store.settle(&self.holder, settled).await)
+    }
+
+    async fn dead_letter(&self, job: &Job, death: Death) -> Result<(), Failed> {
+        let endpoint = &job.target.endpoint;
+        let text = |name: &str, value: String| (name.to_owned(), value.into_bytes());
+        let mut headers = vec![
+            text("delivery", job.delivery.to_string()),
+            text("endpoint", endpoint.to_string()),
+            text("tenant", job.target.tenant.to_string()),
+            text("stream", job.stream.to_string()),
+            text("topic", job.record.topic.to_string()),
+            text("partition", job.record.partition.to_string()),
+            text("offset", job.record.offset.to_string()),
+            text("attempts", job.attempts.saturating_add(1).to_string()),
+            text("reason", death.as_str().to_owned()),
+        ];
+        if job.record.value.is_none() {
+            headers.push(text("record.tombstone", "true".to_owned()));
+        }
+        for (name, value) in &job.record.headers {
+            headers.push((format!("record.header.{name}"), value.as_deref().unwrap_or_default().to_vec()));
+        }
+        if let Some(key) = &job.record.key {
+            headers.push(("record.key".to_owned(), key.to_vec()));
+        }
+        let letter = Letter {
+            topic: Arc::clone(&self.dead_letter_topic),
+            key: job.delivery.as_str().as_bytes().to_vec(),
+            value: job.record.value.as_deref().unwrap_or_default().to_vec(),
+            headers,
+        };
+        self.letters.send(letter).await.map_err(|_| Failed)?;
+        self.metrics.dead_letters.inc();
+        if job.stream.as_str() != announcer::STREAM {
+            let mut notice = Notice::new("delivery.dead_lettered", endpoint);
+            notice.detail = serde_json::json!({
+                "delivery": job.delivery.as_str(), "stream": job.stream.as_str(), "reason": death.as_str(),
+            });
+            self.announcer.tell(&job.target.tenant, notice);
+        }
+        Ok(())
+    }
+
+    async fn due(&self) -> Result<Vec<EndpointId>, Failed> {
+        self.told(self.store.due().await)
+    }
+
+    async fn claim(&self, endpoint: &EndpointId, limit: usize, lease: Duration) -> Result<Vec<Job>, Failed> {
+        // What the store says is called may be news here.
+        let mut entry = self.registry.snapshot().entry(endpoint).cloned();
+        if entry.as_ref().is_none_or(|entry| !entry.target.callable) {
+            self.told(self.registry.look().await)?;
+            entry = self.registry.snapshot().entry(endpoint).cloned();
+        }
+        let Some(entry) = entry else {
+            return Ok(Vec::new());
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (now, now_ms) = (Instant::now(), self.clock.now_ms());
+        let tenant = &entry.target.tenant;
+        let claimed = self.store.claim(tenant, endpoint, &self.holder, lease, limit).await;
+        let job = |claimed: webhooks::store::Claimed| Job {
+            target: Arc::clone(&entry.target),
+            delivery: claimed.delivery,
+            stream: claimed.stream,
+            record: claimed.record,
+            event: None,
+            order_key: claimed.order_key,
+            attempts: claimed.attempts,
+            first_ms: (claimed.attempts > 0)
+                .then(|| now_ms.saturating_sub(i64::try_from(claimed.age.as_millis()).unwrap_or(0))),
+            receipt: None,
+            arrived: now,
+            leased_until: Some(now + lease),
+        };
+        Ok(self.told(claimed)?.into_iter().map(job).collect())
+    }
+
+    async fn blocked(&self, endpoint: &EndpointId) -> Result<HashSet<Vec<u8>>, Failed> {
+        let keys = self.told(self.store.blocked_keys(endpoint).await)?;
+        Ok(keys.into_iter().collect())
+    }
+
+    fn settled(&self, receipt: &Receipt) {
+        self.receipts.give_back(receipt);
+    }
+
+    fn health(&self, endpoint: &EndpointId, breaker: &Breaker) {
+        self.chores.health(endpoint, breaker);
+    }
+
+    fn disable(&self, endpoint: &EndpointId, reason: Disabled) {
+        self.chores.disable(endpoint, reason);
+    }
+}
+
+impl Courier {
+    fn judge(&self, job: &Job) -> Result<(Arc<Entry>, Arc<Event>, Arc<schemas::project::Mask>), Unsent> {
+        let snapshot = self.registry.snapshot();
+        let entry = snapshot
+            .entry(&job.target.endpoint)
+            .ok_or(Unsent::Dropped("endpoint_gone"))?;
+        let interest = entry
+            .interest(&job.stream, &self.registry)
+            .map_err(|ungranted| match ungranted {
+                Ungranted::Denied => Unsent::Dropped("not_granted"),
+                Ungranted::Unknown => Unsent::Unknown,
+            })?;
+        let event = match &job.event {
+            Some(event) => Arc::clone(event),
+            None => {
+                let decoder = self.decoders.get(&job.stream).ok_or(Unsent::Dropped("stream_gone"))?;
+                let decoded = decoder.decode(job.record.clone());
+                Arc::new(decoded.ok().flatten().ok_or(Unsent::Dropped("undecodable"))?)
+            }
+        };
+        let mask = interest
+            .shows(&event, self.clock.now_ms())
+            .ok_or(Unsent::Dropped("not_granted"))?;
+        Ok((Arc::clone(entry), event, mask))
+    }
+
+    /// It could not even be begun.
+    fn unsent(&self, job: &Job, start: (Instant, i64), word: &'static str) -> Verdict {
+        let latency = start.0.elapsed();
+        self.metrics.attempt(word, latency);
+        self.log(job, start.1, None, word, latency);
+        Verdict::Answered(Outcome::Failed)
+    }
+
+    /// Where the event lies, sealed: a raw offset would tell a tenant the traffic of the others.
+    fn position(&self, job: &Job) -> String {
+        let record = &job.record;
+        let purpose = format!("tidewire.webhooks.position\0{}\0{}", job.target.tenant, job.stream);
+        let plain = format!(
+            "{}\0{:016x}\0{}\0{}",
+            record.topic, record.incarnation.0, record.partition, record.offset
+        );
+        URL_SAFE_NO_PAD.encode(self.positions.seal_bytes(purpose.as_bytes(), plain.as_bytes()))
+    }
+
+    fn parked(&self, parking: &Parking, now_ms: i64) -> Parked {
+        let job = &parking.job;
+        let age_ms = job.first_ms.map_or(0, |first_ms| now_ms.saturating_sub(first_ms));
+        Parked {
+            delivery: job.delivery.clone(),
+            endpoint: job.target.endpoint.clone(),
+            tenant: job.target.tenant.clone(),
+            stream: job.stream.clone(),
+            record: job.record.clone(),
+            order_key: job.order_key.clone(),
+            attempts: job.attempts,
+            age: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
+            due_in: parking.due_in,
+            lease: parking.lease.map(|lease| (Arc::clone(&self.holder), lease)),
+        }
+    }
+
+    fn told<T>(&self, result: Result<T, StoreError>) -> Result<T, Failed> {
+        result.map_err(|error| {
+            self.metrics.store_errors.inc();
+            tracing::debug!(%error, "the store of webhooks did not take or give something");
+            Failed
+        })
+    }
+
+    fn log(&self, job: &Job, at_ms: i64, status: Option<u16>, word: &'static str, latency: Duration) {
+        let position = Position {
+            topic: Arc::clone(&job.record.topic),
+            incarnation: job.record.incarnation,
+            partition: job.record.partition,
+            offset: job.record.offset,
+        };
+        self.journal.write(Attempt {
+            id: Attempt::new_id(),
+            tenant: job.target.tenant.clone(),
+            endpoint: job.target.endpoint.clone(),
+            delivery: job.delivery.clone(),
+            number: job.attempts.saturating_add(1),
+            at_ms,
+            status,
+            outcome: word.to_owned(),
+            latency_ms: u32::try_from(latency.as_millis()).unwrap_or(u32::MAX),
+            place: Some((job.stream.clone(), position)),
+        });
+    }
+}

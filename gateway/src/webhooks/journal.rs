@@ -1,0 +1,91 @@
+//! The log of attempts, written in batches: no attempt waits for it.
+//!
+//! Invariant: bounded. What does not fit while the store is gone is counted and left out; deliveries are kept elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use webhooks::store::{Attempt, Store};
+
+use super::Metrics;
+
+/// Attempts that wait to be written: some 200 bytes each, 3 MB.
+const WAITING_MAX: usize = 16 * 1024;
+/// Attempts that are written at once.
+const BATCH_MAX: usize = 512;
+/// How long a batch is gathered.
+const GATHER: Duration = Duration::from_millis(200);
+/// How long before a batch that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Takes attempts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    attempts: mpsc::Sender<Attempt>,
+    metrics: Metrics,
+}
+
+/// Writes them.
+pub(crate) struct Writer {
+    store: Arc<Store>,
+    attempts: mpsc::Receiver<Attempt>,
+    metrics: Metrics,
+}
+
+impl Journal {
+    pub(crate) fn new(store: Arc<Store>, metrics: Metrics) -> (Self, Writer) {
+        let (sender, attempts) = mpsc::channel(WAITING_MAX);
+        let journal = Self {
+            attempts: sender,
+            metrics: metrics.clone(),
+        };
+        let writer = Writer {
+            store,
+            attempts,
+            metrics,
+        };
+        (journal, writer)
+    }
+
+    pub(crate) fn write(&self, attempt: Attempt) {
+        if self.attempts.try_send(attempt).is_err() {
+            self.metrics.attempts_unlogged.inc();
+        }
+    }
+}
+
+impl Writer {
+    /// Writes until it is told to stop, and then what has come by then.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            tokio::select! {
+                count = self.attempts.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
+                () = stop.cancelled(), if !self.attempts.is_closed() => self.attempts.close(),
+            }
+            let end = tokio::time::Instant::now() + GATHER;
+            while batch.len() < BATCH_MAX && !self.attempts.is_closed() && !stop.is_cancelled() {
+                let room = BATCH_MAX - batch.len();
+                match tokio::time::timeout_at(end, self.attempts.recv_many(&mut batch, room)).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            while let Err(error) = self.store.log(&batch).await {
+                tracing::debug!(%error, "attempts were not logged");
+                if stop.is_cancelled() {
+                    // A drain does not wait for a store that is gone.
+                    self.metrics.attempts_unlogged.inc_by(batch.len() as u64);
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            batch.clear();
+        }
+    }
+}
