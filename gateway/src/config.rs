@@ -107,16 +107,15 @@ pub fn parse(file: &Path, text: &str, around: Surroundings) -> Result<Checked, V
     };
     let draft = Draft::read(&root);
     root.table.finish();
-    let contract = draft
-        .contracts
-        .as_ref()
-        .and_then(|folder| match Contract::load_with(&folder.value, draft.webhook_events()) {
+    let contract = draft.contracts.as_ref().and_then(|folder| {
+        match Contract::load_with(&folder.value, draft.webhook_events()) {
             Ok(contract) => Some(Arc::new(contract)),
             Err(found) => {
                 findings.extend(found);
                 None
             }
-        });
+        }
+    });
     cross::check(&root, &draft, contract.as_deref());
     let found = findings.take();
     match (draft.finish(), contract) {

@@ -124,7 +124,12 @@ impl Webhooks {
         let decoders: HashMap<_, _> = contract
             .streams
             .iter()
-            .map(|stream| (stream.name.clone(), Decoder::new(Arc::clone(stream), &kafka.id_secret)))
+            .map(|stream| {
+                (
+                    stream.name.clone(),
+                    Decoder::new(Arc::clone(stream), &kafka.id_secret),
+                )
+            })
             .collect();
         let decoders = Arc::new(decoders);
         let ids = Arc::new(DeliveryIds::new(&keys.event_id));
@@ -149,7 +154,11 @@ impl Webhooks {
         let receipts = Arc::new(Receipts::default());
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let consumer = Arc::new(group_consumer(kafka, &config.consumer_group, config.session_timeout)?);
+        let consumer = Arc::new(group_consumer(
+            kafka,
+            &config.consumer_group,
+            config.session_timeout,
+        )?);
 
         let group = Group::start(Parts {
             consumer: Arc::clone(&consumer),
@@ -208,7 +217,11 @@ impl Webhooks {
             commands: group.commands(),
             interval: kafka.metadata_interval,
         };
-        let topics = (kafka.clone(), config.dead_letter_topic.clone(), config.events_topic.clone());
+        let topics = (
+            kafka.clone(),
+            config.dead_letter_topic.clone(),
+            config.events_topic.clone(),
+        );
         let (seen, interval, ended) = (Arc::clone(&registry), config.registry_interval, stop.clone());
         tasks.spawn(async move {
             seen.run(interval, poked, ended).await;

@@ -346,7 +346,7 @@ mod tests {
             .iter()
             .map(|interest| interest.endpoint.clone())
             .collect();
-        let index = Index::new(interests);
+        let index = Index::new(interests.into_iter().map(Arc::new));
         let ids = DeliveryIds::new(&SecretString::from("a secret of the tests, long enough"));
         let to = |tenant: &str, status: &str| {
             let event = fixture::observation(tenant, "1", status);

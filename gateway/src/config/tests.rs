@@ -483,6 +483,7 @@ fn the_reference_file_names_every_setting() {
         include_str!("keys.rs"),
         include_str!("listen.rs"),
         include_str!("graphql.rs"),
+        include_str!("webhooks.rs"),
     ]
     .concat();
     for call in [

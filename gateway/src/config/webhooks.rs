@@ -116,14 +116,23 @@ pub(super) fn read(root: &Section) -> Webhooks {
     for tenant in section.texts("private_networks").unwrap_or_default() {
         match TenantId::parse(&tenant.value) {
             Ok(tenant) => webhooks.private_networks.push(tenant),
-            Err(bad) => section.report(&tenant.place, "invalid_tenant", bad.to_string(), "write a tenant's name"),
+            Err(bad) => section.report(
+                &tenant.place,
+                "invalid_tenant",
+                bad.to_string(),
+                "write a tenant's name",
+            ),
         }
     }
-    webhooks.endpoints_per_tenant_max =
-        section.size("endpoints_per_tenant_max", webhooks.endpoints_per_tenant_max, 1..=100_000);
+    webhooks.endpoints_per_tenant_max = section.size(
+        "endpoints_per_tenant_max",
+        webhooks.endpoints_per_tenant_max,
+        1..=100_000,
+    );
     webhooks.open_offsets_max = section.size("open_offsets_max", webhooks.open_offsets_max, 1..=1_000_000);
     webhooks.session_timeout = section.millis("session_timeout_ms", webhooks.session_timeout, 1000..=300_000);
-    webhooks.registry_interval = section.millis("registry_interval_ms", webhooks.registry_interval, 50..=60_000);
+    webhooks.registry_interval =
+        section.millis("registry_interval_ms", webhooks.registry_interval, 50..=60_000);
     webhooks.replays_max = section.size("replays_max", webhooks.replays_max, 1..=64);
     read_scheduler(&section, &mut webhooks.scheduler);
     if let Some(schedule) = read_schedule(&section) {
@@ -150,7 +159,12 @@ fn read_store(section: &Section, webhooks: &mut Webhooks) {
         let path = section.around.path(path);
         webhooks.store = SecretString::from(format!("sqlite:{}", path.display()));
         if path == Path::new("") {
-            section.report(&url.place, "invalid_store", "`store.url` names no file".to_owned(), "write sqlite:tidewire.db");
+            section.report(
+                &url.place,
+                "invalid_store",
+                "`store.url` names no file".to_owned(),
+                "write sqlite:tidewire.db",
+            );
         }
     } else if url.value.starts_with("postgres:") || url.value.starts_with("postgresql:") {
         webhooks.store = SecretString::from(url.value);
@@ -199,12 +213,21 @@ fn read_scheduler(section: &Section, bounds: &mut scheduler::Bounds) {
 
 fn read_schedule(section: &Section) -> Option<Schedule> {
     let texts = section.table.numbers("retry_seconds")?;
-    let delays = texts.value.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
+    let delays = texts
+        .value
+        .iter()
+        .map(|seconds| Duration::from_secs(*seconds))
+        .collect();
     match Schedule::new(delays) {
         Ok(schedule) => Some(schedule),
         Err(bad) => {
             let message = format!("`webhooks.retry_seconds` is no schedule: {bad}");
-            section.report(&texts.place, "invalid_schedule", message, "write at most 20 delays of 1 to 604800 seconds");
+            section.report(
+                &texts.place,
+                "invalid_schedule",
+                message,
+                "write at most 20 delays of 1 to 604800 seconds",
+            );
             None
         }
     }

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 
 /// The context of every client.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Context;
+pub(crate) struct Context;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

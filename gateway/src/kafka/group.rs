@@ -331,8 +331,11 @@ impl Work {
             }
             self.ledger
                 .assign(partition.clone(), beginning.incarnation, beginning.offset);
-            let added =
-                assigned.add_partition_offset(&partition.topic, partition.number, Offset::Offset(beginning.offset));
+            let added = assigned.add_partition_offset(
+                &partition.topic,
+                partition.number,
+                Offset::Offset(beginning.offset),
+            );
             report("assign", added);
             let reading = Reading {
                 covered: beginning.covered,
@@ -355,7 +358,11 @@ impl Work {
         let mut again = Vec::new();
         let mut removed = TopicPartitionList::new();
         for partition in self.reading.keys().filter(|partition| partition.topic == *topic) {
-            if self.ledger.incarnation(partition).is_some_and(|known| known != incarnation) {
+            if self
+                .ledger
+                .incarnation(partition)
+                .is_some_and(|known| known != incarnation)
+            {
                 removed.add_partition(topic, partition.number);
                 again.push(partition.clone());
             }
@@ -379,7 +386,10 @@ impl Work {
         if given {
             self.questions += 1;
             if partitions.is_empty() {
-                report("assign", self.consumer.incremental_assign(&TopicPartitionList::new()));
+                report(
+                    "assign",
+                    self.consumer.incremental_assign(&TopicPartitionList::new()),
+                );
                 return;
             }
             self.giving = Some(Giving {
@@ -442,18 +452,28 @@ impl Work {
                 if self.ledger.next(&partition).is_none() {
                     return;
                 }
-                tracing::warn!(topic = &*partition.topic, partition = number, offset, "webhooks begin anew: the log was cut");
+                tracing::warn!(
+                    topic = &*partition.topic,
+                    partition = number,
+                    offset,
+                    "webhooks begin anew: the log was cut"
+                );
                 let mut removed = TopicPartitionList::new();
                 removed.add_partition(&partition.topic, number);
                 report("unassign", self.consumer.incremental_unassign(&removed));
                 if let Some(commit) = self.ledger.revoke(&partition) {
-                    report("commit", self.consumer.commit(&list(&[commit.clone()]), CommitMode::Async));
+                    report(
+                        "commit",
+                        self.consumer.commit(&list(&[commit.clone()]), CommitMode::Async),
+                    );
                     self.ask(Ask::Settled(vec![commit]));
                 }
                 self.questions += 1;
                 self.ask(Ask::Begin(self.questions, vec![partition]));
             }
-            code => tracing::debug!(topic = &*partition.topic, partition = number, %code, "a partition cannot be read now"),
+            code => {
+                tracing::debug!(topic = &*partition.topic, partition = number, %code, "a partition cannot be read now")
+            }
         }
     }
 
@@ -466,7 +486,11 @@ impl Work {
             return;
         };
         // After a pause or a second assignment an offset may come again.
-        if self.ledger.next(&partition).is_none_or(|next| record.offset < next) {
+        if self
+            .ledger
+            .next(&partition)
+            .is_none_or(|next| record.offset < next)
+        {
             return;
         }
         let owed = self.planner.owed(record, incarnation);

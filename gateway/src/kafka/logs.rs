@@ -120,7 +120,8 @@ impl Logs {
         let mut found: Vec<(Event, Position)> = Vec::new();
         for (start, end) in starts.iter().zip(&ends) {
             let from = start.offset.max(end.offset - LAST_MAX);
-            if (&start.topic, start.incarnation, start.partition) != (&end.topic, end.incarnation, end.partition)
+            if (&start.topic, start.incarnation, start.partition)
+                != (&end.topic, end.incarnation, end.partition)
                 || from >= end.offset
             {
                 continue;
@@ -138,7 +139,11 @@ impl Logs {
                     offset: record.offset,
                     ..end.clone()
                 };
-                let decoded = decoder.decode(super::live::to_decode(&record, end.incarnation, schemas::ids::Slot(0)));
+                let decoded = decoder.decode(super::live::to_decode(
+                    &record,
+                    end.incarnation,
+                    schemas::ids::Slot(0),
+                ));
                 if let Ok(Some(event)) = decoded
                     && event.tenant == *tenant
                 {
@@ -214,15 +219,18 @@ impl Logs {
         tenant: &TenantId,
         which: impl Fn(&Bounds) -> i64,
     ) -> Result<Vec<Position>, Unavailable> {
-        let place = self.contract.streams.iter().position(|other| other.name == stream.name);
+        let place = self
+            .contract
+            .streams
+            .iter()
+            .position(|other| other.name == stream.name);
         // A topic that captures a tenant is that tenant's alone.
         let topics = self
             .find(|topic, at| {
                 Some(at) == place
-                    && self
-                        .wanted
-                        .readers(topic)
-                        .any(|(other, captured)| Some(other) == place && captured.is_none_or(|captured| captured == *tenant))
+                    && self.wanted.readers(topic).any(|(other, captured)| {
+                        Some(other) == place && captured.is_none_or(|captured| captured == *tenant)
+                    })
             })
             .await?;
         let mut positions = Vec::new();
@@ -253,7 +261,11 @@ impl Logs {
             Vec::new()
         };
         let mut names = self.wanted.topics(&existing);
-        names.retain(|topic| self.wanted.readers(topic).any(|(place, _)| is_wanted(topic, place)));
+        names.retain(|topic| {
+            self.wanted
+                .readers(topic)
+                .any(|(place, _)| is_wanted(topic, place))
+        });
         self.describe_topics(names).await
     }
 

@@ -72,7 +72,11 @@ impl Reread {
     }
 
     /// Everything from a position until an offset.
-    pub(crate) fn all(settings: &KafkaSettings, from: &Position, until: i64) -> Result<Vec<RawRecord>, RereadError> {
+    pub(crate) fn all(
+        settings: &KafkaSettings,
+        from: &Position,
+        until: i64,
+    ) -> Result<Vec<RawRecord>, RereadError> {
         let mut reread = Self::open(settings, from, until)?;
         let mut records = Vec::new();
         while reread.next < until {
@@ -90,12 +94,17 @@ impl Reread {
             if start.elapsed() > if records.is_empty() { SILENCE } else { BATCH_TIME } {
                 break;
             }
-            self.queue
-                .poll(Duration::from_millis(100), records_max - records.len(), &mut polled);
+            self.queue.poll(
+                Duration::from_millis(100),
+                records_max - records.len(),
+                &mut polled,
+            );
             let came = !polled.is_empty();
             for item in polled.drain(..) {
                 match item {
-                    Polled::Record(record) if record.offset >= self.next && self.is_ours(&record.topic, record.partition) => {
+                    Polled::Record(record)
+                        if record.offset >= self.next && self.is_ours(&record.topic, record.partition) =>
+                    {
                         self.next = record.offset + 1;
                         if record.offset < self.until {
                             records.push(record);
@@ -106,7 +115,12 @@ impl Reread {
                         partition,
                         offset,
                     } if self.is_ours(&topic, partition) => self.next = self.next.max(offset),
-                    Polled::Partition { topic, partition, code, .. } if self.is_ours(&topic, partition) => match code {
+                    Polled::Partition {
+                        topic,
+                        partition,
+                        code,
+                        ..
+                    } if self.is_ours(&topic, partition) => match code {
                         RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                             self.skip_what_is_gone()?;
                         }
@@ -140,9 +154,9 @@ impl Reread {
     }
 
     fn skip_what_is_gone(&mut self) -> Result<(), RereadError> {
-        let (start, end) = self
-            .consumer
-            .fetch_watermarks(&self.topic, self.partition, Duration::from_secs(5))?;
+        let (start, end) =
+            self.consumer
+                .fetch_watermarks(&self.topic, self.partition, Duration::from_secs(5))?;
         if start <= self.next {
             // Beyond the end: the log is shorter than it was.
             self.next = if end < self.next { self.until } else { self.next };

@@ -78,7 +78,8 @@ impl Announcer {
     }
 
     pub(crate) fn tell(&self, tenant: &TenantId, notice: Notice) {
-        let at = jiff::Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let at =
+            jiff::Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let value = json!({
             "event": notice.event,
             "endpoint": notice.endpoint.as_str(),

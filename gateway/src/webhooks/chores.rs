@@ -98,7 +98,13 @@ impl Teller {
     }
 
     async fn disable_one(&self) -> Result<bool, StoreError> {
-        let next = self.chores.waiting().disable.iter().map(|(id, reason)| (id.clone(), *reason)).next();
+        let next = self
+            .chores
+            .waiting()
+            .disable
+            .iter()
+            .map(|(id, reason)| (id.clone(), *reason))
+            .next();
         let Some((endpoint, reason)) = next else {
             return Ok(false);
         };
@@ -111,7 +117,12 @@ impl Teller {
                 reason,
                 since_ms: self.clock.now_ms(),
             };
-            if self.store.update_endpoint(&kept.endpoint, kept.revision).await?.is_none() {
+            if self
+                .store
+                .update_endpoint(&kept.endpoint, kept.revision)
+                .await?
+                .is_none()
+            {
                 // Somebody changed it in the meantime: it is looked at again.
                 return Ok(true);
             }
@@ -126,7 +137,13 @@ impl Teller {
     }
 
     async fn health_one(&self, failing: &mut HashSet<EndpointId>) -> Result<bool, StoreError> {
-        let next = self.chores.waiting().health.iter().map(|(id, health)| (id.clone(), *health)).next();
+        let next = self
+            .chores
+            .waiting()
+            .health
+            .iter()
+            .map(|(id, health)| (id.clone(), *health))
+            .next();
         let Some((endpoint, health)) = next else {
             return Ok(false);
         };
@@ -145,11 +162,9 @@ impl Teller {
         }
         let mut waiting = self.chores.waiting();
         // What came while it was told is told next.
-        if waiting
-            .health
-            .get(&endpoint)
-            .is_some_and(|now| (now.failing_since_ms, now.open_until_ms) == (health.failing_since_ms, health.open_until_ms))
-        {
+        if waiting.health.get(&endpoint).is_some_and(|now| {
+            (now.failing_since_ms, now.open_until_ms) == (health.failing_since_ms, health.open_until_ms)
+        }) {
             waiting.health.remove(&endpoint);
         }
         Ok(true)

@@ -101,7 +101,12 @@ impl Clients {
     }
 
     fn plain(&self, reach: Reach) -> Client {
-        if reach.private { &self.private } else { &self.global }.clone()
+        if reach.private {
+            &self.private
+        } else {
+            &self.global
+        }
+        .clone()
     }
 
     /// The bearer token for a destination that wants one by OAuth 2, fetched if there is none that is good.
@@ -127,7 +132,11 @@ impl Clients {
         }
         // RFC 6749, section 2.3.1: both are form-encoded before they are joined.
         let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = format!("{}:{}", encoded(client_id), encoded(client_secret.expose_secret()));
+        let pair = format!(
+            "{}:{}",
+            encoded(client_id),
+            encoded(client_secret.expose_secret())
+        );
         let mut headers = HeaderMap::new();
         let mut basic = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
             .map_err(|_| EgressError::Identity)?;

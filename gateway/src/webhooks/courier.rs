@@ -73,7 +73,11 @@ impl World for Courier {
                 self.log(&job, start.1, None, word, Duration::ZERO);
                 return Verdict::Dropped;
             }
-            Err(Unsent::Unknown) => return Verdict::Answered(Outcome::Throttled { retry_after_ms: Some(1000) }),
+            Err(Unsent::Unknown) => {
+                return Verdict::Answered(Outcome::Throttled {
+                    retry_after_ms: Some(1000),
+                });
+            }
         };
         let endpoint = &entry.kept.endpoint;
         let rendered = render(&event, &mask, endpoint.spec.content);
@@ -105,7 +109,9 @@ impl World for Courier {
             u64::try_from(self.clock.now_ms().saturating_sub(job.record.timestamp_ms)),
         ) && job.receipt.is_some()
         {
-            self.metrics.age.observe(Duration::from_millis(time_ms).as_secs_f64());
+            self.metrics
+                .age
+                .observe(Duration::from_millis(time_ms).as_secs_f64());
         }
         self.log(&job, start.1, report.status, report.word, report.latency);
         Verdict::Answered(report.outcome)
@@ -113,7 +119,10 @@ impl World for Courier {
 
     async fn park(&self, parked: &[Parking]) -> Result<(), Failed> {
         let now_ms = self.clock.now_ms();
-        let rows: Vec<Parked> = parked.iter().map(|parking| self.parked(parking, now_ms)).collect();
+        let rows: Vec<Parked> = parked
+            .iter()
+            .map(|parking| self.parked(parking, now_ms))
+            .collect();
         self.told(self.store.park(&rows).await)?;
         self.metrics.parked.inc_by(parked.len() as u64);
         Ok(())
@@ -141,7 +150,10 @@ impl World for Courier {
             headers.push(text("record.tombstone", "true".to_owned()));
         }
         for (name, value) in &job.record.headers {
-            headers.push((format!("record.header.{name}"), value.as_deref().unwrap_or_default().to_vec()));
+            headers.push((
+                format!("record.header.{name}"),
+                value.as_deref().unwrap_or_default().to_vec(),
+            ));
         }
         if let Some(key) = &job.record.key {
             headers.push(("record.key".to_owned(), key.to_vec()));
@@ -181,7 +193,10 @@ impl World for Courier {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let (now, now_ms) = (Instant::now(), self.clock.now_ms());
         let tenant = &entry.target.tenant;
-        let claimed = self.store.claim(tenant, endpoint, &self.holder, lease, limit).await;
+        let claimed = self
+            .store
+            .claim(tenant, endpoint, &self.holder, lease, limit)
+            .await;
         let job = |claimed: webhooks::store::Claimed| Job {
             target: Arc::clone(&entry.target),
             delivery: claimed.delivery,
@@ -232,7 +247,10 @@ impl Courier {
         let event = match &job.event {
             Some(event) => Arc::clone(event),
             None => {
-                let decoder = self.decoders.get(&job.stream).ok_or(Unsent::Dropped("stream_gone"))?;
+                let decoder = self
+                    .decoders
+                    .get(&job.stream)
+                    .ok_or(Unsent::Dropped("stream_gone"))?;
                 let decoded = decoder.decode(job.record.clone());
                 Arc::new(decoded.ok().flatten().ok_or(Unsent::Dropped("undecodable"))?)
             }
@@ -254,7 +272,10 @@ impl Courier {
     /// Where the event lies, sealed: a raw offset would tell a tenant the traffic of the others.
     fn position(&self, job: &Job) -> String {
         let record = &job.record;
-        let purpose = format!("tidewire.webhooks.position\0{}\0{}", job.target.tenant, job.stream);
+        let purpose = format!(
+            "tidewire.webhooks.position\0{}\0{}",
+            job.target.tenant, job.stream
+        );
         let plain = format!(
             "{}\0{:016x}\0{}\0{}",
             record.topic, record.incarnation.0, record.partition, record.offset

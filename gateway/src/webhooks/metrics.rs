@@ -61,7 +61,11 @@ impl Metrics {
         };
         let ours = registry.sub_registry_with_prefix("webhooks");
         ours.register("attempts", "Attempts, by outcome", metrics.attempts.clone());
-        ours.register("attempt_seconds", "How long attempts took", metrics.latency.clone());
+        ours.register(
+            "attempt_seconds",
+            "How long attempts took",
+            metrics.latency.clone(),
+        );
         ours.register(
             "delivery_age_seconds",
             "From a record's own time to its delivery, of those that were never parked",
@@ -70,21 +74,57 @@ impl Metrics {
         let counters: [(&str, &str, &Counter); 12] = [
             ("records", "Records that were planned", &metrics.records),
             ("parked", "Deliveries that were parked", &metrics.parked),
-            ("dead_letters", "Deliveries that were given up", &metrics.dead_letters),
-            ("replayed", "Deliveries that were found by replays and catch-ups", &metrics.replayed),
-            ("expired", "Parked deliveries that were dropped for their age", &metrics.expired),
+            (
+                "dead_letters",
+                "Deliveries that were given up",
+                &metrics.dead_letters,
+            ),
+            (
+                "replayed",
+                "Deliveries that were found by replays and catch-ups",
+                &metrics.replayed,
+            ),
+            (
+                "expired",
+                "Parked deliveries that were dropped for their age",
+                &metrics.expired,
+            ),
             ("notices", "Operational events", &metrics.notices),
-            ("notices_dropped", "Operational events that were not told", &metrics.notices_dropped),
-            ("attempts_unlogged", "Attempts that were not logged", &metrics.attempts_unlogged),
-            ("store_errors", "Calls to the store that failed", &metrics.store_errors),
-            ("held_back", "Times that partitions were paused: more is read than is settled", &metrics.held_back),
+            (
+                "notices_dropped",
+                "Operational events that were not told",
+                &metrics.notices_dropped,
+            ),
+            (
+                "attempts_unlogged",
+                "Attempts that were not logged",
+                &metrics.attempts_unlogged,
+            ),
+            (
+                "store_errors",
+                "Calls to the store that failed",
+                &metrics.store_errors,
+            ),
+            (
+                "held_back",
+                "Times that partitions were paused: more is read than is settled",
+                &metrics.held_back,
+            ),
             ("commits", "Commits of offsets", &metrics.commits),
-            ("commits_failed", "Commits that Kafka refused", &metrics.commits_failed),
+            (
+                "commits_failed",
+                "Commits that Kafka refused",
+                &metrics.commits_failed,
+            ),
         ];
         for (name, help, counter) in counters {
             ours.register(name, help, counter.clone());
         }
-        ours.register("partitions", "Partitions that this node delivers", metrics.partitions.clone());
+        ours.register(
+            "partitions",
+            "Partitions that this node delivers",
+            metrics.partitions.clone(),
+        );
         ours.register(
             "open_offsets",
             "Offsets that wait for a delivery to be over or parked",

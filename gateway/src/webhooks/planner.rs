@@ -113,10 +113,10 @@ impl Planner {
                 partition: raw.partition,
                 offset: raw.offset,
             };
-            let deliveries = self
-                .snapshot
-                .index
-                .deliveries(&event, &position, &self.ids, self.clock.now_ms());
+            let deliveries =
+                self.snapshot
+                    .index
+                    .deliveries(&event, &position, &self.ids, self.clock.now_ms());
             let order_key = deliveries
                 .iter()
                 .any(|owed| self.keeps_order(&owed.interest.endpoint))

@@ -77,7 +77,11 @@ const MEMBER_AGE: Duration = Duration::from_secs(15);
 
 impl Entry {
     /// What the endpoint wants of a stream, under the grant of now.
-    pub(crate) fn interest(&self, stream: &StreamName, registry: &Registry) -> Result<Arc<Interest>, Ungranted> {
+    pub(crate) fn interest(
+        &self,
+        stream: &StreamName,
+        registry: &Registry,
+    ) -> Result<Arc<Interest>, Ungranted> {
         if !registry.control.is_read() {
             return Err(Ungranted::Unknown);
         }
@@ -112,11 +116,17 @@ impl Snapshot {
         let mut interested = Vec::new();
         for stream in logs.streams_of(&partition.topic) {
             for interest in self.index.interests(&stream.name) {
-                let start = interest.start().of(&partition.topic, incarnation, partition.number);
+                let start = interest
+                    .start()
+                    .of(&partition.topic, incarnation, partition.number);
                 let keeps_order = self
                     .entry(&interest.endpoint)
                     .is_some_and(|entry| entry.target.ordering == Order::Key);
-                interested.push(((interest.endpoint.clone(), stream.name.clone()), start, keeps_order));
+                interested.push((
+                    (interest.endpoint.clone(), stream.name.clone()),
+                    start,
+                    keeps_order,
+                ));
             }
         }
         interested
@@ -161,7 +171,12 @@ impl Registry {
     }
 
     /// Looks often, and whenever somebody here has changed something or operators know something new.
-    pub(crate) async fn run(&self, interval: Duration, mut poked: watch::Receiver<u64>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        &self,
+        interval: Duration,
+        mut poked: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) {
         let mut tick = tokio::time::interval(interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = self.control.changes();
@@ -222,7 +237,10 @@ impl Registry {
             }
         }
         if changed {
-            let interests = entries.values().flat_map(|entry| entry.interests.values()).cloned();
+            let interests = entries
+                .values()
+                .flat_map(|entry| entry.interests.values())
+                .cloned();
             let snapshot = Snapshot {
                 number: before.number + 1,
                 index: Index::new(interests),
@@ -251,11 +269,10 @@ impl Registry {
             concurrency: endpoint.spec.concurrency,
             rate_per_second: endpoint.spec.rate_per_second.map(|rate| self.share(rate)),
             timeout: endpoint.spec.timeout,
-            schedule: endpoint
-                .spec
-                .retry
-                .as_ref()
-                .map_or_else(|| Arc::clone(&self.schedule), |schedule| Arc::new(schedule.clone())),
+            schedule: endpoint.spec.retry.as_ref().map_or_else(
+                || Arc::clone(&self.schedule),
+                |schedule| Arc::new(schedule.clone()),
+            ),
             ordering: endpoint.spec.ordering,
             failing_since_ms: kept.failing_since_ms,
             open_until_ms: kept.open_until_ms,

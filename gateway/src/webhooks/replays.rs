@@ -125,13 +125,22 @@ impl Replays {
         let mut next = position.offset;
         let mut reread = None;
         while next < reading.until {
-            if reading.kind == Kind::Replay && self.store.backlog(&reading.endpoint).await?.count >= BACKLOG_MAX {
+            if reading.kind == Kind::Replay
+                && self.store.backlog(&reading.endpoint).await?.count >= BACKLOG_MAX
+            {
                 self.store
                     .advance_replay(reading, &self.holder, next, &[], Duration::ZERO)
                     .await?;
                 return Ok(Ended::Later);
             }
-            let (settings, from, until) = (self.settings.clone(), Position { offset: next, ..position.clone() }, reading.until);
+            let (settings, from, until) = (
+                self.settings.clone(),
+                Position {
+                    offset: next,
+                    ..position.clone()
+                },
+                reading.until,
+            );
             let read = tokio::task::spawn_blocking(move || {
                 let mut open = match reread {
                     Some(open) => open,
@@ -147,7 +156,11 @@ impl Replays {
                 }
                 Err(RereadError::Gone) => {
                     next = reading.until;
-                    if !self.store.advance_replay(reading, &self.holder, next, &[], Duration::ZERO).await? {
+                    if !self
+                        .store
+                        .advance_replay(reading, &self.holder, next, &[], Duration::ZERO)
+                        .await?
+                    {
                         return Ok(Ended::Lost);
                     }
                     break;
@@ -156,13 +169,28 @@ impl Replays {
             };
             // Asked after what was read: another life of the topic is not what was asked for.
             let described = self.logs.describe(std::slice::from_ref(&partition)).await;
-            let incarnation = described.map_err(|_| Failed::Unavailable)?.first().map(|(_, life, _)| *life);
+            let incarnation = described
+                .map_err(|_| Failed::Unavailable)?
+                .first()
+                .map(|(_, life, _)| *life);
             let is_same = incarnation == Some(position.incarnation);
-            let found = if is_same { self.found(reading, &batch.records) } else { Vec::new() };
+            let found = if is_same {
+                self.found(reading, &batch.records)
+            } else {
+                Vec::new()
+            };
             next = if is_same { batch.next } else { reading.until };
-            let lease = if next < reading.until { LEASE } else { Duration::ZERO };
+            let lease = if next < reading.until {
+                LEASE
+            } else {
+                Duration::ZERO
+            };
             self.metrics.replayed.inc_by(found.len() as u64);
-            if !self.store.advance_replay(reading, &self.holder, next, &found, lease).await? {
+            if !self
+                .store
+                .advance_replay(reading, &self.holder, next, &found, lease)
+                .await?
+            {
                 return Ok(Ended::Lost);
             }
         }
@@ -205,7 +233,11 @@ impl Replays {
                 endpoint: reading.endpoint.clone(),
                 tenant: reading.tenant.clone(),
                 stream: reading.stream.clone(),
-                order_key: if keeps_order { self.order_keys.of(&reading.stream, &raw) } else { None },
+                order_key: if keeps_order {
+                    self.order_keys.of(&reading.stream, &raw)
+                } else {
+                    None
+                },
                 record: raw,
                 attempts: 0,
                 age: Duration::ZERO,

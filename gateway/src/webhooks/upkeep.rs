@@ -53,7 +53,10 @@ impl Upkeep {
         self.clients.keep(|endpoint| snapshot.entry(endpoint).is_some());
         for entry in snapshot.entries() {
             let endpoint = &entry.kept.endpoint;
-            let dropped = self.store.expire_parked(&endpoint.id, self.parked_age_max).await?;
+            let dropped = self
+                .store
+                .expire_parked(&endpoint.id, self.parked_age_max)
+                .await?;
             if dropped > 0 {
                 self.metrics.expired.inc_by(dropped);
                 tracing::warn!(endpoint = %endpoint.id, dropped, "what was parked for too long is dropped");

@@ -100,8 +100,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Attempt>, StoreError> {
         // The casts tell PostgreSQL the type of what is only compared with NULL.
-        let sql =
-            "SELECT id, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
+        let sql = "SELECT id, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
                stream, topic, incarnation, partition_no, record_offset FROM webhook_attempts
              WHERE tenant = $1
                AND (CAST($2 AS TEXT) IS NULL OR endpoint = $2) AND (CAST($3 AS TEXT) IS NULL OR delivery = $3)
@@ -198,5 +197,8 @@ fn place(
         partition: i32::try_from(partition).map_err(|_| unreadable())?,
         offset,
     };
-    Ok(Some((StreamName::parse(&stream).map_err(|_| unreadable())?, position)))
+    Ok(Some((
+        StreamName::parse(&stream).map_err(|_| unreadable())?,
+        position,
+    )))
 }

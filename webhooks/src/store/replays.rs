@@ -245,7 +245,9 @@ impl Store {
                 .await
         })?;
         let parsed = |(endpoint, stream, done): (String, String, i32)| {
-            let names = EndpointId::parse(&endpoint).ok().zip(StreamName::parse(&stream).ok());
+            let names = EndpointId::parse(&endpoint)
+                .ok()
+                .zip(StreamName::parse(&stream).ok());
             let (endpoint, stream) = names.ok_or(StoreError::Unreadable("a replay"))?;
             Ok((endpoint, stream, done == 1))
         };
@@ -258,9 +260,10 @@ impl Store {
         tenant: &TenantId,
         endpoint: &EndpointId,
     ) -> Result<Vec<ReplayRow>, StoreError> {
-        let sql = "SELECT id, kind, stream, topic, partition_no, next_offset, until_offset, parked, created_ms
+        let sql =
+            "SELECT id, kind, stream, topic, partition_no, next_offset, until_offset, parked, created_ms
              FROM webhook_replays WHERE tenant = $1 AND endpoint = $2 AND kind <> 'catch_up'
-             ORDER BY created_ms DESC, id, topic, partition_no LIMIT 1000";
+             ORDER BY id DESC, topic, partition_no LIMIT 1000";
         let rows: Vec<(String, String, String, String, i64, i64, i64, i64, i64)> = reading!(self, pool => {
             sqlx::query_as(sql).bind(tenant.as_str()).bind(endpoint.as_str()).fetch_all(pool).await
         })?;
@@ -289,8 +292,7 @@ impl Store {
         endpoint: &EndpointId,
         id: &str,
     ) -> Result<bool, StoreError> {
-        let sql =
-            "DELETE FROM webhook_replays WHERE tenant = $1 AND endpoint = $2 AND id = $3 AND kind <> 'catch_up'";
+        let sql = "DELETE FROM webhook_replays WHERE tenant = $1 AND endpoint = $2 AND id = $3 AND kind <> 'catch_up'";
         let deleted = on!(self, pool => {
             let query = sqlx::query(sql).bind(tenant.as_str()).bind(endpoint.as_str()).bind(id);
             query.execute(pool).await.map(|done| done.rows_affected())

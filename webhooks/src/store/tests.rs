@@ -89,6 +89,9 @@ on_both! {
     what_is_not_called_is_not_due_and_what_is_too_old_is_dropped
     attempts_are_found_again_by_page_and_filter
     watermarks_never_go_back_within_one_life_of_a_topic
+    a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_it_is
+    who_has_caught_up_is_known_until_the_endpoint_is_gone
+    nodes_that_are_silent_do_not_share_the_work
     nothing_secret_is_stored_in_the_clear_or_opens_with_another_key
 }
 
@@ -296,7 +299,14 @@ async fn a_change_of_an_older_version_is_refused(database: &Database) {
         }
     ));
     let revisions = store.endpoint_versions().await.expect("read");
-    assert_eq!(revisions, [(endpoint.id.clone(), endpoint.tenant.clone(), 2)]);
+    let version = Version {
+        id: endpoint.id.clone(),
+        tenant: endpoint.tenant.clone(),
+        revision: 2,
+        failing_since_ms: None,
+        open_until_ms: None,
+    };
+    assert_eq!(revisions, [version]);
     store.close().await;
 }
 
@@ -509,6 +519,10 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
         status,
         outcome: outcome.to_owned(),
         latency_ms: 12,
+        place: (number == 4).then(|| {
+            let stream = StreamName::parse("observations").expect("a name");
+            (stream, fixture::position(3, 44))
+        }),
     };
     let attempts = [
         attempt(&one, 1, Some(200), "delivered"),
@@ -554,6 +568,14 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
         .await,
         [4, 1]
     );
+    let place = |id: &str| {
+        let id = DeliveryId::parse(id).expect("an id");
+        let (store, lund) = (&store, &lund);
+        async move { store.position_of(lund, &id).await.expect("read") }
+    };
+    let (endpoint, _, position) = place("msg_0").await.expect("the latest attempt has one");
+    assert_eq!((endpoint, position.offset), (one.id.clone(), 44));
+    assert_eq!(place("msg_1").await, None);
     let delivery = DeliveryId::parse("msg_1").ok();
     assert_eq!(found(AttemptFilter { delivery, ..all() }, 9).await, [3, 1]);
     let time = AttemptFilter {
@@ -663,4 +685,145 @@ async fn urls_of_nothing_and_databases_of_later_versions_are_refused() {
     store.close().await;
     let refused = Store::open(&database.url, &keys()).await;
     assert!(matches!(refused, Err(StoreError::Later { have: 99, .. })));
+}
+
+fn part(endpoint: &Endpoint, partition: i32, from: i64, until: i64) -> NewReplay {
+    NewReplay {
+        endpoint: endpoint.id.clone(),
+        tenant: endpoint.tenant.clone(),
+        stream: StreamName::parse("observations").expect("a name"),
+        position: fixture::position(partition, from),
+        until,
+    }
+}
+
+async fn a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_it_is(database: &Database) {
+    let store = database.open().await;
+    let (one, two) = (create(&store, "lund").await, create(&store, "oslo").await);
+    let parts = [part(&one, 0, 10, 20), part(&one, 1, 7, 7)];
+    for _ in 0..2 {
+        store
+            .add_replays("rp_1", Kind::Replay, &parts)
+            .await
+            .expect("kept");
+    }
+    let claim = async |holder: &str, busy: &[EndpointId]| {
+        store.claim_replay(holder, LEASE, busy).await.expect("claimed")
+    };
+    assert_eq!(claim("a", std::slice::from_ref(&one.id)).await, None);
+    let reading = claim("a", &[]).await.expect("a part");
+    assert_eq!((reading.position.offset, reading.until), (10, 20));
+    assert_eq!(
+        claim("b", &[]).await,
+        None,
+        "it is leased, and of the other nothing is to be read"
+    );
+    let found = [delivery(&one, 0, 12)];
+    let advance = async |holder: &str, next: i64, lease: Duration| {
+        let advanced = store.advance_replay(&reading, holder, next, &found, lease).await;
+        advanced.expect("told")
+    };
+    assert!(!advance("b", 15, LEASE).await, "it is not b's");
+    assert_eq!(store.backlog(&one.id).await.expect("counted").count, 0);
+    assert!(advance("a", 15, Duration::ZERO).await);
+    let reading = claim("b", &[]).await.expect("it was given back");
+    assert_eq!(reading.position.offset, 15);
+    assert!(
+        store
+            .advance_replay(&reading, "b", 20, &found, Duration::ZERO)
+            .await
+            .expect("told")
+    );
+    assert_eq!(claim("a", &[]).await, None);
+    assert_eq!(
+        store.backlog(&one.id).await.expect("counted").count,
+        1,
+        "parking twice is parking once"
+    );
+    let shown = store.replays(&one.tenant, &one.id).await.expect("read");
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|row| (row.partition, row.next, row.until, row.parked))
+        .collect();
+    assert_eq!(shown, [(0, 20, 20, 2), (1, 7, 7, 0)]);
+    assert!(
+        !store
+            .cancel_replay(&two.tenant, &two.id, "rp_1")
+            .await
+            .expect("asked")
+    );
+    assert!(
+        store
+            .cancel_replay(&one.tenant, &one.id, "rp_1")
+            .await
+            .expect("asked")
+    );
+    assert_eq!(store.replays(&one.tenant, &one.id).await.expect("read"), []);
+    store.close().await;
+}
+
+async fn who_has_caught_up_is_known_until_the_endpoint_is_gone(database: &Database) {
+    let store = database.open().await;
+    let (one, two) = (create(&store, "lund").await, create(&store, "oslo").await);
+    let keep = async |id: &str, part: NewReplay| {
+        store.add_replays(id, Kind::CatchUp, &[part]).await.expect("kept");
+    };
+    keep("cu_1", part(&one, 0, 10, 12)).await;
+    keep("cu_2", part(&two, 0, 10, 10)).await;
+    let known = async || {
+        let incarnation = fixture::position(0, 0).incarnation;
+        let topic = fixture::position(0, 0).topic;
+        let mut known = store.caught_up(&topic, incarnation, 0).await.expect("read");
+        known.sort();
+        known
+            .into_iter()
+            .map(|(endpoint, _, done)| (endpoint, done))
+            .collect::<Vec<_>>()
+    };
+    let mut expected = vec![(one.id.clone(), false), (two.id.clone(), true)];
+    expected.sort();
+    assert_eq!(known().await, expected);
+    // A second learning changes nothing.
+    keep("cu_1", part(&one, 0, 10, 99)).await;
+    let reading = store
+        .claim_replay("a", LEASE, &[])
+        .await
+        .expect("claimed")
+        .expect("a part");
+    assert_eq!((reading.kind, reading.until), (Kind::CatchUp, 12));
+    assert!(
+        store
+            .advance_replay(&reading, "a", 12, &[], Duration::ZERO)
+            .await
+            .expect("told")
+    );
+    assert!(known().await.iter().all(|(_, done)| *done));
+    assert_eq!(
+        store.expire_replays(Duration::ZERO).await.expect("tidied"),
+        0,
+        "catch-ups stay"
+    );
+    assert_eq!(
+        store.replays(&one.tenant, &one.id).await.expect("read"),
+        [],
+        "and are nobody's to see"
+    );
+    assert!(
+        store
+            .delete_endpoint(&one.tenant, &one.id)
+            .await
+            .expect("deleted")
+    );
+    assert_eq!(known().await, [(two.id.clone(), true)]);
+    store.close().await;
+}
+
+async fn nodes_that_are_silent_do_not_share_the_work(database: &Database) {
+    let store = database.open().await;
+    assert_eq!(store.beat("a", LEASE).await.expect("told"), 1);
+    assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
+    assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
+    store.leave("a").await.expect("told");
+    assert_eq!(store.beat("b", LEASE).await.expect("told"), 1);
+    store.close().await;
 }

@@ -115,7 +115,10 @@ mod tests {
         assert_eq!(at(&[], &[]), plain(500));
         assert_eq!(at(&[], &[300, 200]), plain(200));
         assert_eq!(at(&[settled(Some(7), 250)], &[200]), plain(250));
-        assert_eq!(at(&[settled(Some(7), 250), settled(Some(7), 260)], &[200]), plain(260));
+        assert_eq!(
+            at(&[settled(Some(7), 250), settled(Some(7), 260)], &[200]),
+            plain(260)
+        );
         assert_eq!(at(&[settled(None, 250)], &[200]), plain(250));
         // An endpoint that was made long after the last one was deleted.
         assert_eq!(at(&[settled(Some(7), 250)], &[400]), plain(400));
@@ -129,9 +132,18 @@ mod tests {
         let lost = |from, until| Some(Lost { from, until });
         assert_eq!(
             at(&[settled(Some(7), 50)], &[20]),
-            Begin { offset: 100, lost: lost(50, 100) }
+            Begin {
+                offset: 100,
+                lost: lost(50, 100)
+            }
         );
-        assert_eq!(at(&[], &[20]), Begin { offset: 100, lost: lost(20, 100) });
+        assert_eq!(
+            at(&[], &[20]),
+            Begin {
+                offset: 100,
+                lost: lost(20, 100)
+            }
+        );
         // Nobody wanted what is gone.
         assert_eq!(at(&[settled(Some(7), 50)], &[150]), plain(150));
     }
@@ -139,16 +151,35 @@ mod tests {
     #[test]
     fn a_topic_that_was_made_again_begins_at_its_beginning_and_its_former_life_is_told() {
         let log = Bounds { start: 0, end: 10 };
-        let begun = begin(NOW, &[settled(Some(6), 900), settled(Some(6), 800)], [0].into_iter(), log);
-        assert_eq!(begun, Begin { offset: 0, lost: Some(Lost { from: 0, until: -1 }) });
+        let begun = begin(
+            NOW,
+            &[settled(Some(6), 900), settled(Some(6), 800)],
+            [0].into_iter(),
+            log,
+        );
+        assert_eq!(
+            begun,
+            Begin {
+                offset: 0,
+                lost: Some(Lost { from: 0, until: -1 })
+            }
+        );
         // The store knows the new one, the group does not yet.
-        let begun = begin(NOW, &[settled(Some(6), 900), settled(Some(7), 4)], [0].into_iter(), log);
+        let begun = begin(
+            NOW,
+            &[settled(Some(6), 900), settled(Some(7), 4)],
+            [0].into_iter(),
+            log,
+        );
         assert_eq!(begun, plain(4));
     }
 
     #[test]
     fn a_commit_names_the_life_of_its_topic() {
-        assert_eq!(incarnation_in(&metadata(Incarnation(0xfeed))), Some(Incarnation(0xfeed)));
+        assert_eq!(
+            incarnation_in(&metadata(Incarnation(0xfeed))),
+            Some(Incarnation(0xfeed))
+        );
         assert_eq!(incarnation_in(""), None);
         assert_eq!(incarnation_in("incarnation=x"), None);
     }

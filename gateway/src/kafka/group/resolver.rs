@@ -107,9 +107,14 @@ impl Resolver {
                 Ask::Begin(question, partitions) => match self.begin(partitions).await {
                     Ok(beginnings) => {
                         for beginning in &beginnings {
-                            incarnations.insert(Arc::clone(&beginning.partition.topic), beginning.incarnation);
+                            incarnations
+                                .insert(Arc::clone(&beginning.partition.topic), beginning.incarnation);
                             behind.extend(beginning.catching_up.iter().map(|interested| {
-                                (interested.clone(), beginning.partition.clone(), beginning.incarnation)
+                                (
+                                    interested.clone(),
+                                    beginning.partition.clone(),
+                                    beginning.incarnation,
+                                )
                             }));
                         }
                         self.commands.tell(Command::Begin(*question, beginnings));
@@ -276,15 +281,19 @@ impl Resolver {
             .map(|(_, partition, incarnation)| (partition.clone(), *incarnation))
             .collect();
         for (partition, incarnation) in places {
-            let Ok(known) = self.store.caught_up(&partition.topic, incarnation, partition.number).await else {
+            let Ok(known) = self
+                .store
+                .caught_up(&partition.topic, incarnation, partition.number)
+                .await
+            else {
                 return;
             };
             let mut index = 0;
             while let Some((interested, of, _)) = behind.get(index) {
                 // Not among them: it was deleted, with all that is parked for it.
-                let still = known
-                    .iter()
-                    .any(|(endpoint, stream, done)| (endpoint, stream) == (&interested.0, &interested.1) && !done);
+                let still = known.iter().any(|(endpoint, stream, done)| {
+                    (endpoint, stream) == (&interested.0, &interested.1) && !done
+                });
                 if *of != partition || still {
                     index += 1;
                     continue;
@@ -293,8 +302,7 @@ impl Resolver {
                     return;
                 };
                 let (interested, partition, _) = behind.swap_remove(index);
-                self.commands
-                    .tell(Command::CaughtUp(interested, partition, keys));
+                self.commands.tell(Command::CaughtUp(interested, partition, keys));
             }
         }
     }
@@ -305,12 +313,18 @@ impl Resolver {
         let streams = snapshot.index.streams();
         let asked = Instant::now();
         let Ok(found) = self.logs.topics(&streams).await else {
-            tracing::debug!(ms = asked.elapsed().as_millis(), "kafka did not say which topics there are");
+            tracing::debug!(
+                ms = asked.elapsed().as_millis(),
+                "kafka did not say which topics there are"
+            );
             return;
         };
         for (topic, incarnation) in &found {
             if incarnations.get(topic).is_some_and(|known| known != incarnation) {
-                tracing::warn!(topic = &**topic, "a topic was made again: its webhooks begin anew");
+                tracing::warn!(
+                    topic = &**topic,
+                    "a topic was made again: its webhooks begin anew"
+                );
                 incarnations.insert(Arc::clone(topic), *incarnation);
                 self.commands
                     .tell(Command::Recreated(Arc::clone(topic), *incarnation));

@@ -286,6 +286,7 @@ impl House {
             target: Arc::clone(target),
             stream,
             record: fixture::record(target.tenant.as_str(), &position, "k", "{}"),
+            event: None,
             order_key: key.map(|key| key.as_bytes().to_vec()),
             attempts: 0,
             first_ms: None,
