@@ -56,5 +56,11 @@ pub(crate) fn group_consumer(
         .create_with_context(client::Context)
 }
 
+/// What other modules' tests use of the embedded broker's.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::tests::{Writer, settings};
+}
+
 #[cfg(test)]
 mod tests;

@@ -333,6 +333,17 @@ impl Webhooks {
     }
 }
 
+#[cfg(test)]
+impl Webhooks {
+    /// Ends as a process that is killed does: nothing is settled, committed or given back.
+    fn abandon(mut self) {
+        self.scheduler.abort_all();
+        self.tasks.abort_all();
+        self.writers.abort_all();
+        self.group.abandon();
+    }
+}
+
 /// The Ed25519 keys of RFC 9421, derived from secrets as they stand in the configuration: the same on all nodes.
 fn signing_keys(secrets: &[SecretString]) -> Result<Vec<Held<Ed25519>>, webhooks::sign::BadSecret> {
     let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tidewire webhook signing keys, version 1");
@@ -351,3 +362,6 @@ fn signing_keys(secrets: &[SecretString]) -> Result<Vec<Held<Ed25519>>, webhooks
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests;

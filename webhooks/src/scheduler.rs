@@ -94,8 +94,14 @@ pub struct Scheduler<W: World> {
     attempts: JoinSet<(u64, Verdict)>,
     storage: Storage<W>,
     claims: JoinSet<claiming::Claims>,
+    /// Something that was claimed has ended: what waits behind it may be due.
+    claim_soon: bool,
     started: u64,
 }
+
+/// The shortest time between two looks into the store. Of one order key one delivery is given out at a time, so this bounds
+/// how fast a key's backlog goes: a hundred a second.
+const CLAIM_AGAIN: Duration = Duration::from_millis(10);
 
 struct Running {
     job: Arc<Job>,
@@ -125,6 +131,7 @@ impl<W: World> Scheduler<W> {
             running: HashMap::new(),
             attempts: JoinSet::new(),
             claims: JoinSet::new(),
+            claim_soon: false,
             started: 0,
         }
     }
@@ -135,9 +142,10 @@ impl<W: World> Scheduler<W> {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(self.bounds.claim_every.min(self.bounds.slow_after / 4));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next_claim = Instant::now();
+        let (mut next_claim, mut soonest_claim) = (Instant::now(), Instant::now());
         loop {
             let (now, now_ms) = (Instant::now(), self.clock.now_ms());
+            let is_claim_due = self.claim_soon && self.claims.is_empty() && self.storage.is_idle();
             let wake = self
                 .lanes
                 .values()
@@ -151,17 +159,21 @@ impl<W: World> Scheduler<W> {
                 () = self.storage.progress() => {}
                 Some(claimed) = self.claims.join_next() => self.claimed(claimed.unwrap_or_default()),
                 () = sleep_until(wake) => {}
-                _ = tick.tick() => {
-                    self.mark_slow();
-                    if Instant::now() >= next_claim && self.claims.is_empty() {
-                        next_claim = Instant::now() + self.bounds.claim_every;
-                        self.claim();
-                    }
-                }
+                () = tokio::time::sleep_until(soonest_claim), if is_claim_due => {}
+                _ = tick.tick() => self.mark_slow(),
             }
             self.wake_lanes();
             self.start();
             self.storage.flush();
+            let now = Instant::now();
+            // What has just ended is to be told first: until then the store would give nothing of its key.
+            let is_soon = self.claim_soon && now >= soonest_claim && self.storage.is_idle();
+            if (is_soon || now >= next_claim) && self.claims.is_empty() {
+                next_claim = now + self.bounds.claim_every;
+                soonest_claim = now + CLAIM_AGAIN;
+                self.claim_soon = false;
+                self.claim();
+            }
         }
         self.drain().await;
     }

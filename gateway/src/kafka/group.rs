@@ -63,6 +63,9 @@ pub(crate) enum Command {
     CaughtUp(Interested, Partition, Vec<Vec<u8>>),
     /// Commit and end.
     Stop,
+    /// End without a word.
+    #[cfg(test)]
+    Abandon,
 }
 
 /// Where a partition begins.
@@ -199,6 +202,11 @@ impl Group {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.commands().tell(Command::Abandon);
+    }
+
     /// Commits what is settled, leaves the group and ends. Call it when the scheduler has ended.
     pub(crate) async fn stop(&mut self) {
         self.commands().tell(Command::Stop);
@@ -255,6 +263,8 @@ impl Work {
                         self.end();
                         return;
                     }
+                    #[cfg(test)]
+                    Ok(Command::Abandon) => return,
                     Ok(command) => self.obey(command),
                     Err(TryRecvError::Empty) => break,
                 }
@@ -302,6 +312,8 @@ impl Work {
                     .extend(held.into_iter().map(|job| Input::Job(Box::new(job))));
             }
             Command::Stop => {}
+            #[cfg(test)]
+            Command::Abandon => {}
         }
     }
 

@@ -48,17 +48,17 @@ pub(super) fn contract(streams: Vec<Arc<Stream>>) -> Arc<Contract> {
     })
 }
 
-pub(super) fn settings(broker: &Broker) -> KafkaSettings {
+pub(crate) fn settings(broker: &Broker) -> KafkaSettings {
     let mut settings = KafkaSettings::new(broker.bootstrap_servers(), SecretString::from("event ids"));
     settings.embedded = true;
     settings.metadata_interval = Duration::from_millis(100);
     settings
 }
 
-pub(super) struct Writer(BaseProducer);
+pub(crate) struct Writer(BaseProducer);
 
 impl Writer {
-    pub(super) fn new(broker: &Broker) -> Self {
+    pub(crate) fn new(broker: &Broker) -> Self {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", broker.bootstrap_servers())
             .set("linger.ms", "0")
@@ -67,7 +67,7 @@ impl Writer {
         Self(producer)
     }
 
-    pub(super) fn write(&self, topic: &str, partition: i32, value: &str) {
+    pub(crate) fn write(&self, topic: &str, partition: i32, value: &str) {
         self.write_as(topic, partition, Some("north"), value);
     }
 
@@ -89,7 +89,7 @@ impl Writer {
             .expect("room in the producer's queue");
     }
 
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.0.flush(PATIENCE).expect("all is written");
     }
 }

@@ -35,6 +35,7 @@ impl<W: World> Scheduler<W> {
         let now_ms = self.clock.now_ms();
         let lane = lane_of(&mut self.lanes, job);
         lane.under_way = lane.under_way.saturating_sub(1);
+        self.claim_soon |= job.receipt.is_none();
         self.plan.ended(endpoint, running.is_slow);
         if running.is_forgotten {
             lane.ended(

@@ -1,0 +1,321 @@
+//! The whole way of a delivery, from the embedded broker to a receiver of the test's own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use auth::egress::Reach;
+use auth::token::Principal;
+use axum::Router;
+use axum::extract::{Request, State};
+use http::StatusCode;
+use schemas::contract::clinical_with;
+use schemas::ids::{StreamName, TenantId};
+use serde_json::json;
+use tempfile::TempDir;
+use webhooks::endpoint::{Endpoint, Owner, Spec};
+use webhooks::matching::Start;
+
+use super::*;
+use crate::kafka::embedded::Broker;
+use crate::kafka::testing::{Writer, settings};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TOPIC: &str = "fhir.observation";
+
+/// What came, by `webhook-id`: how often.
+type Came = Arc<Mutex<BTreeMap<String, usize>>>;
+
+struct Receiver {
+    address: SocketAddr,
+    came: Came,
+    _server: JoinSet<()>,
+}
+
+#[derive(Clone)]
+struct Answering {
+    came: Came,
+    /// Answers 500 to the first so many attempts of each delivery.
+    failures: usize,
+}
+
+async fn answer(State(answering): State<Answering>, request: Request) -> StatusCode {
+    let id = request.headers()["webhook-id"].to_str().expect("text").to_owned();
+    let mut came = answering.came.lock().expect("no panic");
+    let count = came.entry(id).or_default();
+    *count += 1;
+    if *count <= answering.failures {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        StatusCode::NO_CONTENT
+    }
+}
+
+impl Receiver {
+    async fn start(failures: usize) -> Self {
+        let came = Came::default();
+        let answering = Answering {
+            came: Arc::clone(&came),
+            failures,
+        };
+        let router = Router::new().fallback(answer).with_state(answering);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            axum::serve(listener, router).await.expect("served");
+        });
+        Self {
+            address,
+            came,
+            _server: server,
+        }
+    }
+
+    fn came(&self) -> BTreeMap<String, usize> {
+        self.came.lock().expect("no panic").clone()
+    }
+
+    async fn until(&self, count: usize) {
+        until(&format!("{count} deliveries"), || self.came().len() >= count).await;
+    }
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !done() {
+        assert!(tokio::time::Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct House {
+    broker: Broker,
+    writer: Writer,
+    contract: Arc<Contract>,
+    folder: TempDir,
+    keys: config::keys::Keys,
+    written: i64,
+}
+
+impl House {
+    fn new() -> Self {
+        let broker = Broker::start([TOPIC, "tidewire.webhook-events"], 2).expect("a broker");
+        let secret = || SecretString::from("a secret of the tests that is long enough");
+        Self {
+            writer: Writer::new(&broker),
+            broker,
+            contract: Arc::new(clinical_with(Some("tidewire.webhook-events"))),
+            folder: tempfile::tempdir().expect("a folder"),
+            keys: config::keys::Keys {
+                cursor: vec![secret()],
+                ticket: vec![secret()],
+                event_id: secret(),
+                store: vec![secret()],
+                signing: Vec::new(),
+            },
+            written: 0,
+        }
+    }
+
+    async fn store(&self) -> Arc<Store> {
+        let url = format!("sqlite:{}", self.folder.path().join("store.db").display());
+        let store = Store::open(&SecretString::from(url), &self.keys.store).await;
+        Arc::new(store.expect("a store"))
+    }
+
+    async fn start(&self) -> Webhooks {
+        let config = config::webhooks::Webhooks {
+            enabled: true,
+            allow_loopback: true,
+            registry_interval: Duration::from_millis(50),
+            // The embedded broker lets a group wait for three seconds at first: a shorter session would be over by then.
+            session_timeout: Duration::from_secs(5),
+            ..config::webhooks::Webhooks::default()
+        };
+        let setup = Setup {
+            config: &config,
+            keys: &self.keys,
+            kafka: &settings(&self.broker),
+            contract: &self.contract,
+            store: self.store().await,
+            control: Control::none(),
+            clock: Clock::System,
+            drain_timeout: Duration::from_secs(10),
+        };
+        Webhooks::start(setup, &mut Counted::default()).expect("it starts")
+    }
+
+    /// Writes so many observations of the tenant `north`.
+    fn write(&mut self, count: i64) {
+        for _ in 0..count {
+            let value = json!({
+                "resourceType": "Observation", "id": self.written.to_string(), "status": "final",
+                "subject": {"reference": "Patient/1"},
+            });
+            let partition = i32::try_from(self.written % 2).expect("small");
+            self.writer.write(TOPIC, partition, &value.to_string());
+            self.written += 1;
+        }
+        self.writer.flush();
+    }
+
+    /// An endpoint that is owed everything that was ever written.
+    async fn endpoint(&self, receiver: &Receiver, more: serde_json::Value) -> Endpoint {
+        let mut body = json!({
+            "url": format!("http://{}/hook", receiver.address), "streams": ["observations"],
+            "retry_seconds": [1, 1, 1, 1],
+        });
+        let members = body.as_object_mut().expect("an object");
+        members.extend(more.as_object().expect("an object").clone());
+        let reach = Reach {
+            loopback: true,
+            ..Reach::default()
+        };
+        let spec = Spec::parse(&body, reach).expect("a specification");
+        let principal = Principal {
+            issuer: Arc::from("https://issuer.example"),
+            subject: Arc::from("partner"),
+            tenant: TenantId::parse("north").expect("a tenant"),
+            scopes: vec!["system/Observation.rs".to_owned()],
+            claims: BTreeMap::new(),
+            token_id: None,
+            issued_at_ms: Some(0),
+            expires_at_ms: i64::MAX,
+            application: None,
+            denials: Arc::default(),
+        };
+        let owner = Owner::of(&principal, None, 0, i64::MAX);
+        let endpoint = Endpoint::create(spec, owner, Start::default(), 1_000).expect("keys");
+        let store = self.store().await;
+        store.create_endpoint(&endpoint, 100, None).await.expect("kept");
+        store.close().await;
+        endpoint
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_record_is_delivered_once_and_not_again_after_a_restart() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    house.endpoint(&receiver, json!({})).await;
+    let node = house.start().await;
+    house.write(100);
+    receiver.until(100).await;
+    house.write(100);
+    receiver.until(200).await;
+    node.drain().await;
+    house.write(50);
+    let node = house.start().await;
+    receiver.until(250).await;
+    node.drain().await;
+    assert!(
+        receiver.came().values().all(|count| *count == 1),
+        "{:?}",
+        receiver.came()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_the_reader_learns_of_late_gets_what_it_was_owed_before() {
+    let mut house = House::new();
+    let (early, late) = (Receiver::start(0).await, Receiver::start(0).await);
+    house.endpoint(&early, json!({})).await;
+    let node = house.start().await;
+    house.write(120);
+    early.until(120).await;
+    house.endpoint(&late, json!({})).await;
+    house.write(30);
+    late.until(150).await;
+    early.until(150).await;
+    node.drain().await;
+    assert!(early.came().values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_parked_and_arrives_later_under_the_same_id() {
+    let mut house = House::new();
+    let receiver = Receiver::start(1).await;
+    house.endpoint(&receiver, json!({"concurrency": 4})).await;
+    let node = house.start().await;
+    house.write(9);
+    until("each of them twice", || {
+        let came = receiver.came();
+        came.len() == 9 && came.values().all(|count| *count == 2)
+    })
+    .await;
+    node.drain().await;
+    let store = house.store().await;
+    assert_eq!(store.due().await.expect("read"), []);
+    let stream = StreamName::parse("observations").expect("a name");
+    let attempts = store
+        .attempts(
+            &TenantId::parse("north").expect("a tenant"),
+            &webhooks::store::AttemptFilter::default(),
+            100,
+        )
+        .await
+        .expect("read");
+    assert_eq!(attempts.len(), 18, "each attempt is on record");
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt.place.as_ref().is_some_and(|(name, _)| *name == stream))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_ends_without_a_word_loses_nothing() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    house.endpoint(&receiver, json!({})).await;
+    for round in 1..=3 {
+        let node = house.start().await;
+        house.write(60);
+        receiver.until(round * 60 - 30).await;
+        // Its tasks are cut off wherever they are; the group learns of it when the session ends.
+        node.abandon();
+    }
+    let node = house.start().await;
+    receiver.until(180).await;
+    node.drain().await;
+    assert_eq!(receiver.came().len(), 180);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_delivered_in_order_also_to_an_endpoint_that_is_learnt_of_late() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    let other = Receiver::start(0).await;
+    house.endpoint(&other, json!({})).await;
+    let node = house.start().await;
+    house.write(80);
+    other.until(80).await;
+    let endpoint = house.endpoint(&receiver, json!({"ordering": "key"})).await;
+    house.write(40);
+    receiver.until(120).await;
+    node.drain().await;
+    // Every record has one key: the order of first arrivals is that of each partition.
+    let store = house.store().await;
+    let filter = webhooks::store::AttemptFilter {
+        endpoint: Some(endpoint.id.clone()),
+        ..webhooks::store::AttemptFilter::default()
+    };
+    let mut attempts = store
+        .attempts(&endpoint.tenant, &filter, 1000)
+        .await
+        .expect("read");
+    attempts.sort_by(|one, other| (one.at_ms, &one.id).cmp(&(other.at_ms, &other.id)));
+    let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+    for attempt in attempts {
+        let (_, position) = attempt.place.expect("an event");
+        let before = last.insert(position.partition, position.offset);
+        assert!(
+            before < Some(position.offset),
+            "{before:?} came before {}",
+            position.offset
+        );
+    }
+}
