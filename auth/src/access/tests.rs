@@ -12,6 +12,7 @@ use schemas::project::Pointer;
 use serde_json::json;
 
 use super::*;
+use crate::control::Denial;
 use crate::testing::{principal, tenant};
 
 const PATIENT: AttributeId = AttributeId(0);
@@ -448,6 +449,78 @@ fn a_filter_that_one_predicate_cannot_say_together_with_the_grant_is_refused() {
     }
 }
 
+fn denied(denials: &[(&str, &str)], mut reader: Principal) -> Principal {
+    let denial = |(name, value): &(&str, &str)| {
+        let attribute = AttributeName::parse(name).expect("a name");
+        Denial::new(reader.tenant.clone(), attribute, value)
+    };
+    let denials: Vec<Denial> = denials.iter().map(denial).collect();
+    reader.denials = denials.into();
+    reader
+}
+
+#[test]
+fn rows_whose_consent_was_withdrawn_are_given_by_no_clause_whatever_is_asked_for() {
+    let stream = stream(vec![
+        rule(&["a"], &[(PATIENT, "Patient/1")], Mask::nothing_hidden()),
+        rule(&["a"], &[], hide(&["/subject"])),
+    ]);
+    let reader = denied(
+        &[("patient", "https://x/Patient/1/_history/3")],
+        principal(&["a"], &[]),
+    );
+    let grant = Grant::compile(&stream, &reader).expect("granted");
+    let one = event("north", &[(PATIENT, "Patient/1"), (STATUS, "final")]);
+    let two = event("north", &[(PATIENT, "Patient/2"), (STATUS, "final")]);
+    let nobody = event("north", &[(STATUS, "final")]);
+    for filter in [Predicate::default(), filter(&[(STATUS, &["final"])])] {
+        let selection = grant.select(&stream, &filter).expect("no refusal");
+        assert_eq!(selection.matching(&one), 0, "also where the attribute is hidden");
+        assert_ne!(selection.matching(&two), 0);
+        assert_ne!(selection.matching(&nobody), 0, "absent never equals");
+    }
+    let shown = grant.showing(&stream, &[PATIENT]).expect("one clause shows it");
+    assert_eq!(shown.matching(&one), 0);
+    let several = denied(&[("code", "b")], principal(&["a"], &[]));
+    let grant = Grant::compile(&stream, &several).expect("granted");
+    let selection = grant.select(&stream, &Predicate::default()).expect("no filter");
+    let coded = |codes: &[&str]| {
+        let codes: Vec<_> = codes.iter().map(|code| (CODE, *code)).collect();
+        selection.matching(&event("north", &codes))
+    };
+    assert_eq!(coded(&["a", "b"]), 0, "one of its values is enough");
+    assert_ne!(coded(&["a", "c"]), 0);
+}
+
+#[test]
+fn readers_share_only_with_those_of_whom_the_same_is_withheld() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    let selection = |denials: &[(&str, &str)]| {
+        let reader = denied(denials, principal(&["user/*.rs"], &[]));
+        let grant = Grant::compile(&stream, &reader).expect("granted");
+        grant.select(&stream, &Predicate::default()).expect("no filter")
+    };
+    let (one, two) = (("patient", "Patient/1"), ("patient", "Patient/2"));
+    assert_ne!(selection(&[]), selection(&[one]));
+    assert_ne!(selection(&[one]), selection(&[two]));
+    assert_eq!(selection(&[one, two]), selection(&[two, one, one]));
+    assert_eq!(
+        selection(&[]),
+        selection(&[("ward", "7")]),
+        "a stream that does not declare the attribute is not concerned"
+    );
+}
+
+#[test]
+fn a_denial_of_another_tenants_data_is_none_of_the_readers() {
+    let stream = stream(vec![all_of_the_tenant()]);
+    let mut reader = principal(&["user/*.rs"], &[]);
+    let attribute = AttributeName::parse("patient").expect("a name");
+    reader.denials = vec![Denial::new(tenant("south"), attribute, "Patient/1")].into();
+    let grant = Grant::compile(&stream, &reader).expect("granted");
+    assert!(grant.exceptions.is_empty());
+}
+
 #[test]
 fn more_than_eight_clauses_are_too_wide() {
     let rules = |count: usize| {
@@ -741,6 +814,48 @@ proptest! {
                 hidden.map(|(name, _)| *name).collect::<BTreeSet<_>>()
             });
             prop_assert_eq!(hidden, expected);
+        }
+    }
+
+    /// What is left with denials is what there was without, less the events that have one of the values.
+    #[test]
+    fn exceptions_take_their_rows_away_and_nothing_else(
+        world in worlds(),
+        denials in proptest::collection::vec(
+            (
+                proptest::sample::select(vec!["patient", "status", "code", "recordkey", "undeclared"]),
+                proptest::sample::select(vec!["Patient/1", "Patient/2", "final", "amended", "a", "b", "ann", "bob"]),
+            ),
+            0..6,
+        ),
+    ) {
+        let rules = world.rules.iter().map(|(scopes, rows, mask)| {
+            let scopes: Vec<&str> = scopes.iter().map(|place| naive::RULE_SCOPES[*place]).collect();
+            let rows: Vec<_> = naive::ROWS[*rows].iter().map(|(name, text)| (id(name), *text)).collect();
+            rule(&scopes, &rows, naive::masks()[*mask].0.clone())
+        });
+        let stream = stream(rules.collect());
+        let scopes: Vec<&str> = world.held.iter().map(|place| naive::HELD_SCOPES[*place].0).collect();
+        let claims: Vec<_> = world.patient.iter().map(|patient| ("patient", *patient)).collect();
+        let wanted: Vec<_> = world.filter.iter().map(|(name, values)| (id(name), values.as_slice())).collect();
+        let select = |reader: &Principal| {
+            Grant::compile(&stream, reader).and_then(|grant| grant.select(&stream, &filter(&wanted)))
+        };
+        let whole = select(&principal(&scopes, &claims));
+        let less = select(&denied(&denials, principal(&scopes, &claims)));
+        let (whole, less) = match (whole, less) {
+            (Ok(whole), Ok(less)) => (whole, less),
+            (whole, less) => {
+                prop_assert_eq!(whole.err(), less.err());
+                return Ok(());
+            }
+        };
+        for (of, values) in &world.events {
+            let is_denied = values.iter().any(|value| denials.contains(value));
+            let values: Vec<_> = values.iter().map(|(name, value)| (id(name), *value)).collect();
+            let event = event(of, &values);
+            let expected = if is_denied { 0 } else { whole.matching(&event) };
+            prop_assert_eq!(less.matching(&event), expected);
         }
     }
 }
