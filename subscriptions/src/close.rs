@@ -58,6 +58,12 @@ impl Close {
         graphql_code: 4403,
         reason: "unauthenticated",
     };
+    /// An operator revoked the token, or whoever it names. Nothing that waited is sent.
+    pub const REVOKED: Self = Self {
+        code: 4202,
+        graphql_code: 4403,
+        reason: "token_revoked",
+    };
     /// A renewed token named another issuer, subject or tenant.
     pub const PRINCIPAL_CHANGED: Self = Self {
         code: 4203,

@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) full_since: Option<Instant>,
     /// The outlet failed: the connection's task ends it.
     pub(crate) broken: bool,
+    /// Its principal is revoked: it is closed as soon as what had begun is out.
+    pub(crate) is_revoked: bool,
     /// It is being closed: what is pending goes out until then, nothing else does.
     pub(crate) closing: Option<Instant>,
     /// The connection's own task.
@@ -136,6 +138,7 @@ impl Connection {
             took: false,
             full_since: None,
             broken: false,
+            is_revoked: false,
             closing: None,
             waker: None,
             room: Rc::default(),
@@ -160,6 +163,11 @@ impl Connection {
     /// Bytes that the outlet has not taken.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending.len() - self.written
+    }
+
+    /// Whether something of its last grant is still on its way out.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.pending_bytes() > 0 || self.full_since.is_some() || self.outlet.is_behind()
     }
 
     /// The id of a subscription as JSON.

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::graphql;
 use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
+pub use crate::outlet::Body;
 use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::{InputSender, Past, Sequencer};
@@ -474,7 +475,7 @@ impl Hub {
 
     /// Opens a server-sent event stream: the chunks of its body. The channel's end is the response's end; dropping the
     /// receiver ends the session.
-    pub async fn open_sse(&self, sse: Sse) -> Result<mpsc::Receiver<Bytes>, Failure> {
+    pub async fn open_sse(&self, sse: Sse) -> Result<Body, Failure> {
         self.ask(|reply| Wake::Sse(Box::new(sse), reply)).await?
     }
 
@@ -484,7 +485,7 @@ impl Hub {
         &self,
         stream: GraphqlStream,
         first: Option<GraphqlSubscribe>,
-    ) -> Result<(GraphqlHandle, mpsc::Receiver<Bytes>), Failure> {
+    ) -> Result<(GraphqlHandle, Body), Failure> {
         let worker = self.worker().clone();
         let (reply, answer) = oneshot::channel();
         let ended = || Failure::new(Code::DRAINING, "");

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -27,9 +29,41 @@ pub(crate) enum Outlet {
         unflushed: bool,
     },
     /// The body of a response, read by the HTTP server. Dropping the sender ends the response.
-    Body(mpsc::Sender<Bytes>),
+    Body {
+        /// Where its chunks go.
+        chunks: mpsc::Sender<Bytes>,
+        /// What waits in it is for nobody any more.
+        cut: Arc<AtomicBool>,
+    },
     /// Closed.
     Gone,
+}
+
+/// The chunks of a response's body, as the HTTP server takes them. Dropping it ends the session.
+#[derive(Debug)]
+pub struct Body {
+    chunks: mpsc::Receiver<Bytes>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Body {
+    /// The next chunk; `None` at the end. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        std::future::poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// The same, for those who poll.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let chunk = ready!(self.chunks.poll_recv(context));
+        // What is still in the channel then is dropped with it.
+        Poll::Ready(chunk.filter(|_| !self.is_cut()))
+    }
+
+    /// Whether it was broken off, with what waited in it: the response must not end as if it were whole.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
 }
 
 /// How many chunks may wait for the HTTP server to take them: one being written, one to follow it.
@@ -38,7 +72,28 @@ pub(crate) const BODY_CHUNKS_MAX: usize = 2;
 /// The largest chunk of a body: what was handed to the HTTP server is sent even if the grant ends meanwhile.
 const BODY_CHUNK_BYTES: usize = 32 << 10;
 
+/// A body that nobody cuts.
+impl From<mpsc::Receiver<Bytes>> for Body {
+    fn from(chunks: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            chunks,
+            cut: Arc::default(),
+        }
+    }
+}
+
 impl Outlet {
+    /// A body and its outlet.
+    pub(crate) fn body_of(chunks_max: usize) -> (Self, Body) {
+        let (sender, receiver) = mpsc::channel(chunks_max);
+        let cut = Arc::<AtomicBool>::default();
+        let body = Body {
+            chunks: receiver,
+            cut: Arc::clone(&cut),
+        };
+        (Self::Body { chunks: sender, cut }, body)
+    }
+
     /// Takes over a connection; call it on the worker's runtime.
     pub(crate) fn adopt(transport: Transport) -> io::Result<(Self, Bytes)> {
         match transport {
@@ -87,7 +142,7 @@ impl Outlet {
                 }
                 Ok(written)
             }
-            Self::Body(sender) => {
+            Self::Body { chunks: sender, .. } => {
                 let mut written = 0;
                 while written < bytes.len() {
                     match sender.try_reserve() {
@@ -134,7 +189,7 @@ impl Outlet {
     pub(crate) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(context),
-            Self::Other { .. } | Self::Body(_) => Poll::Pending,
+            Self::Other { .. } | Self::Body { .. } => Poll::Pending,
             Self::Gone => Poll::Ready(Ok(())),
         }
     }
@@ -158,7 +213,7 @@ impl Outlet {
                 ready!(Pin::new(io).poll_read(context, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             }
-            Self::Body(_) => Poll::Pending,
+            Self::Body { .. } => Poll::Pending,
             Self::Gone => Poll::Ready(Ok(0)),
         }
     }
@@ -169,14 +224,37 @@ impl Outlet {
             // The client's own end is then read, until the linger is over: closing at once could destroy the close frame.
             Self::Tcp(stream) => matches!(Pin::new(stream).poll_shutdown(context), Poll::Ready(Err(_))),
             Self::Other { io, .. } => matches!(Pin::new(io).poll_shutdown(context), Poll::Ready(Err(_))),
-            Self::Body(_) | Self::Gone => true,
+            Self::Body { .. } | Self::Gone => true,
+        }
+    }
+
+    /// Ends it at once: what a plain socket has taken and not sent yet is thrown away, as far as that is ours to say.
+    pub(crate) fn cut(&mut self) {
+        match self {
+            Self::Tcp(stream) => {
+                if let Err(error) = stream.set_zero_linger() {
+                    tracing::debug!(%error, "a socket keeps what it has taken");
+                }
+            }
+            Self::Body { cut, .. } => cut.store(true, Ordering::Release),
+            Self::Other { .. } | Self::Gone => {}
+        }
+        *self = Self::Gone;
+    }
+
+    /// Whether it has taken something that is not on its way yet, as far as that can be seen.
+    pub(crate) fn is_behind(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Gone => false,
+            Self::Other { unflushed, .. } => *unflushed,
+            Self::Body { chunks, .. } => chunks.capacity() < chunks.max_capacity(),
         }
     }
 
     /// The sender of a body.
     pub(crate) fn body(&self) -> Option<mpsc::Sender<Bytes>> {
         match self {
-            Self::Body(sender) => Some(sender.clone()),
+            Self::Body { chunks, .. } => Some(chunks.clone()),
             _ => None,
         }
     }

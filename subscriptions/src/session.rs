@@ -78,6 +78,8 @@ pub(crate) enum Input<'a> {
     Text(&'a str),
     /// A token was verified.
     Verified(Result<Arc<Principal>, BadToken>),
+    /// The principal was revoked.
+    Revoked,
     /// Time passed.
     Tick,
 }
@@ -144,6 +146,10 @@ impl Session {
                 Tongue::Mute => smallvec![],
             },
             Input::Verified(result) => self.verified(result, now_ms),
+            Input::Revoked => smallvec![
+                Effect::Refuse(None, Failure::new(Code::TOKEN_REVOKED, "")),
+                Effect::Close(Close::REVOKED)
+            ],
             Input::Tick => self.tick(now_ms, times),
         }
     }
@@ -220,10 +226,10 @@ impl Session {
             Ok(principal) => principal,
             Err(bad) => {
                 let failure = Failure::new(bad.code, bad.detail);
-                let close = if bad.code == Code::TOKEN_EXPIRED {
-                    Close::EXPIRED
-                } else {
-                    Close::UNAUTHENTICATED
+                let close = match bad.code {
+                    Code::TOKEN_EXPIRED => Close::EXPIRED,
+                    Code::TOKEN_REVOKED => Close::REVOKED,
+                    _ => Close::UNAUTHENTICATED,
                 };
                 // Keys that cannot be fetched now are not the client's fault: an open session goes on until its own end.
                 if bad.code.retry && self.principal.is_some() {

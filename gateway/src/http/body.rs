@@ -1,6 +1,6 @@
 //! Request bodies: JSON objects, bounded in size and in time. And response bodies, which are given in small pieces.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemas::problem::Code;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use subscriptions::hub;
 
 use super::HttpLimits;
 use super::problem::{BODY_TIMEOUT, Problem};
@@ -99,22 +99,23 @@ pub(crate) fn finish(members: &Map<String, Value>) -> Result<(), Problem> {
 /// nobody's: pieces are small.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// A response body whose chunks come through a channel, and what is held while it lasts; the channel's end is its end.
+/// A response body whose chunks come from the engine, and what is held while it lasts. One that the engine cuts fails, so
+/// that nothing of it is sent any more.
 pub(crate) struct Chunks<H = ()> {
-    chunks: mpsc::Receiver<Bytes>,
+    chunks: hub::Body,
     /// Of the last chunk.
     rest: Bytes,
     _held: H,
 }
 
 impl Chunks {
-    pub(crate) fn new(chunks: mpsc::Receiver<Bytes>) -> Self {
+    pub(crate) fn new(chunks: hub::Body) -> Self {
         Self::holding(chunks, ())
     }
 }
 
 impl<H> Chunks<H> {
-    pub(crate) fn holding(chunks: mpsc::Receiver<Bytes>, held: H) -> Self {
+    pub(crate) fn holding(chunks: hub::Body, held: H) -> Self {
         Self {
             chunks,
             rest: Bytes::new(),
@@ -125,17 +126,22 @@ impl<H> Chunks<H> {
 
 impl<H: Unpin> http_body::Body for Chunks<H> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        if self.rest.is_empty() {
+        if self.rest.is_empty() && !self.chunks.is_cut() {
             match ready!(self.chunks.poll_recv(context)) {
                 Some(chunk) => self.rest = chunk,
+                None if self.chunks.is_cut() => {}
                 None => return Poll::Ready(None),
             }
+        }
+        if self.chunks.is_cut() {
+            self.rest = Bytes::new();
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         let length = self.rest.len().min(PIECE_BYTES_MAX);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
@@ -161,7 +167,7 @@ impl<H> Pieces<H> {
 
 impl<H: Unpin> http_body::Body for Pieces<H> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = std::convert::Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -217,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_chunk_of_events_is_given_in_pieces() {
-        let (sender, receiver) = mpsc::channel(2);
-        let mut body = Chunks::new(receiver);
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let mut body = Chunks::new(receiver.into());
         sender
             .send(Bytes::from(vec![7; PIECE_BYTES_MAX + 5]))
             .await

@@ -125,7 +125,7 @@ impl Gateway {
                     .redeem(text, origin, now_ms)
                     .map_err(|bad| Problem::new(bad.code, bad.detail))?;
                 Ok(Some(Reader {
-                    principal: Arc::new(ticket.principal),
+                    principal: self.admitted(&ticket.principal)?,
                     stream: ticket.stream,
                     filter: ticket.filter,
                 }))
@@ -139,12 +139,22 @@ impl Gateway {
                     .open_cookie(text, now_ms)
                     .map_err(|bad| Problem::new(bad.code, bad.detail))?;
                 Ok(Some(Reader {
-                    principal: Arc::new(principal),
+                    principal: self.admitted(&principal)?,
                     stream: None,
                     filter: None,
                 }))
             }
         }
+    }
+
+    /// What was sealed earlier counts only as far as it would be sealed now: whoever was revoked since is refused, and the
+    /// denials are those of now.
+    fn admitted(&self, principal: &Principal) -> Result<Arc<Principal>, Problem> {
+        let control = self.authenticator.control();
+        let admitted = control.ready().and_then(|()| control.admit(principal));
+        admitted
+            .map(Arc::new)
+            .map_err(|bad| Problem::new(bad.code, bad.detail))
     }
 
     /// Whose request it is, where somebody must be.

@@ -220,6 +220,8 @@ async fn execute(
                 at_ms: reader.principal.expires_at_ms,
             };
             let router = surface.callbacks.router(&request.extensions, expiry)?;
+            let control = gateway.authenticator.control().clone();
+            let router = router.judged_by(control, Arc::clone(&reader.principal));
             call_back(gateway, surface, reader, bound, router).await
         }
     }
@@ -282,7 +284,7 @@ async fn open(
     gateway: &Gateway,
     stream: GraphqlStream,
     bound: Box<Bound>,
-) -> Result<tokio::sync::mpsc::Receiver<Bytes>, Unanswered> {
+) -> Result<subscriptions::hub::Body, Unanswered> {
     let first = GraphqlSubscribe {
         id: String::new(),
         bound,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use auth::dev::DevelopmentIssuer;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::rig::{Log, Node, Reader, local, numbered};
-use crate::hub::{GraphqlFraming, GraphqlSubscribe, HubConfig, Protocol};
+use crate::hub::{Body, GraphqlFraming, GraphqlSubscribe, HubConfig, Protocol};
 use crate::worker::Order;
 
 const ALL: &str = "subscription { observations { kind cursor data { n note } } }";
@@ -387,7 +386,7 @@ async fn the_legacy_protocol_gives_the_same_in_its_own_words() {
 }
 
 /// What a body gives until this text has come.
-async fn until(body: &mut mpsc::Receiver<Bytes>, wanted: &str) -> String {
+async fn until(body: &mut Body, wanted: &str) -> String {
     let mut text = String::new();
     let read = async {
         while !text.contains(wanted) {

@@ -1,5 +1,6 @@
 //! The engine under paused time, with a Kafka made of vectors: every order of events that matters can be forced.
 
+mod control;
 mod graphql;
 mod property;
 mod resume;

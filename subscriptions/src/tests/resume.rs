@@ -328,7 +328,7 @@ async fn a_topic_made_again_is_a_gap_for_open_sessions_and_for_old_cursors() {
 }
 
 /// The id with which an event stream begins.
-async fn first_id(mut body: tokio::sync::mpsc::Receiver<bytes::Bytes>) -> String {
+async fn first_id(mut body: crate::hub::Body) -> String {
     let head = body.recv().await.expect("the stream begins");
     let head = std::str::from_utf8(&head).expect("it is text").to_owned();
     let id = head.lines().find_map(|line| line.strip_prefix("id: "));

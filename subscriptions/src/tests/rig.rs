@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use auth::clock::Clock;
+use auth::control::Control;
 use auth::dev::DevelopmentIssuer;
 use auth::quota::{Limits, Quotas};
 use auth::token::{Authenticator, Principal};
@@ -28,8 +29,8 @@ use tokio::time::{Instant, timeout};
 use crate::graphql;
 use crate::history::{Bounds, Older, OlderError, Page, Partition, Ring};
 use crate::hub::{
-    After, Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe, HubConfig, Protocol, Pull, PullPage,
-    Reading, Services, Sse, Transport, WebSocket,
+    After, Body, Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe, HubConfig, Protocol, Pull,
+    PullPage, Reading, Services, Sse, Transport, WebSocket,
 };
 use crate::metrics::Metrics;
 use crate::scans::Scans;
@@ -322,6 +323,7 @@ pub(super) struct Node {
     quotas: Quotas,
     pub(super) metrics: Arc<Metrics>,
     schema: Arc<graphql::Schema>,
+    pub(super) control: Control,
 }
 
 impl Node {
@@ -360,8 +362,10 @@ impl Node {
         .expect("the key is long enough");
         let schema = graphql::Schema::new(&contract, graphql::Options::default());
         let schema = Arc::new(schema.expect("the test's contract can be served"));
-        let authenticator =
-            Authenticator::new(vec![issuer.trusted(&["patient"])]).expect("the issuer is valid");
+        let control = Control::none();
+        let authenticator = Authenticator::new(vec![issuer.trusted(&["patient"])])
+            .expect("the issuer is valid")
+            .with_control(control.clone());
         let services = Services {
             older: Arc::new(log.clone()),
             sealer: sealer.clone(),
@@ -402,6 +406,7 @@ impl Node {
             quotas,
             metrics: shown,
             schema,
+            control,
         };
         node.settle().await;
         node
@@ -602,7 +607,7 @@ impl Node {
         answer.await.expect("the worker answers")
     }
 
-    pub(super) async fn sse(&self, tenant: &str, after: After) -> mpsc::Receiver<Bytes> {
+    pub(super) async fn sse(&self, tenant: &str, after: After) -> Body {
         let (reply, answer) = oneshot::channel();
         let principal = self.principal(tenant, "user/Observation.rs", None);
         let permit = self.quotas.admit(&principal).unwrap();

@@ -406,6 +406,25 @@ impl State {
             connection: at,
             subscription,
         };
+        let Some(new) = self.relane(stream, place, owner, share) else {
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(at)
+            && let Some(Some(reader)) = connection.subscriptions.get_mut(subscription)
+        {
+            reader.place = Place::Lane(new);
+        }
+        self.run_lane(stream, new);
+    }
+
+    /// A new lane, from what was written last at this place, which it takes the place of. Not run yet.
+    pub(crate) fn relane(
+        &mut self,
+        stream: usize,
+        place: Place,
+        owner: Owner,
+        share: Share,
+    ) -> Option<usize> {
         let carried_until = Instant::now() + self.config.layout_grace;
         let serial = self.serial();
         let shard = &mut self.shards[stream];
@@ -423,9 +442,7 @@ impl State {
                 );
             }
             Place::Lane(before) => {
-                let Some(before) = shard.lanes.get_mut(before) else {
-                    return;
-                };
+                let before = shard.lanes.get_mut(before)?;
                 lane.vector = std::mem::take(&mut before.vector);
                 lane.carried = std::mem::take(&mut before.carried);
                 lane.inherit(before);
@@ -443,14 +460,9 @@ impl State {
                 lane.repeat_gap(partitions, around);
             }
         });
-        if let Some(connection) = self.connections.get_mut(at)
-            && let Some(Some(reader)) = connection.subscriptions.get_mut(subscription)
-        {
-            reader.place = Place::Lane(new);
-        }
         let until = self.shards[stream].lanes[new].carried_until;
         self.await_carried(stream, new, serial, until);
-        self.run_lane(stream, new);
+        Some(new)
     }
 
     /// The frames that a request for one page takes from its lane, and the cursor after them.

@@ -3,6 +3,7 @@
 //! Invariant: a round applies all batches that are there, then writes once per reader, then lets the lanes go on. Nobody
 //! joins a group while a round is being applied.
 
+mod judging;
 mod lanes;
 mod operations;
 mod pulls;
@@ -18,9 +19,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use schemas::contract::Contract;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -29,6 +29,7 @@ use crate::hub::{
     WebSocket,
 };
 use crate::metrics::Metrics;
+use crate::outlet::Body;
 use crate::scans::Scans;
 use crate::sequencer::{Batch, Past};
 pub(crate) use operations::{Opened, Order};
@@ -41,7 +42,7 @@ pub(crate) enum Wake {
     /// A connection to take over.
     WebSocket(Box<WebSocket>),
     /// A stream to open.
-    Sse(Box<Sse>, oneshot::Sender<Result<mpsc::Receiver<Bytes>, Failure>>),
+    Sse(Box<Sse>, oneshot::Sender<Result<Body, Failure>>),
     /// A response with GraphQL results to open.
     Graphql(
         Box<GraphqlStream>,
@@ -107,6 +108,8 @@ impl Worker {
 
     async fn serve(self: Rc<Self>, mut inbox: mpsc::Receiver<Wake>) {
         let gather_max = self.state.borrow().config.gather_max;
+        // Not through the inbox: a revocation must not wait behind events.
+        let mut changes = self.state.borrow().services.authenticator.control().changes();
         let mut wakes = Vec::with_capacity(WAKES_PER_ROUND_MAX);
         loop {
             let due = self.state.borrow_mut().await_due();
@@ -118,11 +121,14 @@ impl Worker {
             };
             // Each branch is cancel safe: `recv_many` takes nothing until it is ready, the others only wait.
             tokio::select! {
+                // The sender lives as long as the state.
+                _ = changes.changed() => self.judge(&mut changes),
                 count = inbox.recv_many(&mut wakes, WAKES_PER_ROUND_MAX) => {
                     if count == 0 {
                         return;
                     }
                     let started = Instant::now();
+                    self.judge(&mut changes);
                     // A session whose time is over gets nothing of what came.
                     self.state.borrow_mut().timers(started);
                     self.round(&mut wakes);
@@ -133,10 +139,23 @@ impl Worker {
                         sleep(pause).await;
                     }
                 }
-                () = self.agenda.notified() => self.state.borrow_mut().work_agenda(),
+                () = self.agenda.notified() => {
+                    self.judge(&mut changes);
+                    self.state.borrow_mut().work_agenda();
+                }
                 () = self.sooner.notified() => {}
                 () = timer => self.state.borrow_mut().timers(Instant::now()),
             }
+        }
+    }
+
+    /// Judges the sessions anew, if more is known than when they were judged last.
+    fn judge(&self, changes: &mut watch::Receiver<u64>) {
+        let mut state = self.state.borrow_mut();
+        let epoch = *changes.borrow_and_update();
+        if state.judged_at != epoch {
+            state.judged_at = epoch;
+            state.judge();
         }
     }
 
@@ -181,11 +200,7 @@ impl Worker {
     }
 
     /// Opens an event stream when its stream is ready.
-    async fn open_sse(
-        self: Rc<Self>,
-        sse: Sse,
-        reply: oneshot::Sender<Result<mpsc::Receiver<Bytes>, Failure>>,
-    ) {
+    async fn open_sse(self: Rc<Self>, sse: Sse, reply: oneshot::Sender<Result<Body, Failure>>) {
         self.ready(sse.reading.stream.name.as_str()).await;
         let opened = self.state.borrow_mut().open_sse(sse);
         let (place, serial, receiver) = match opened {

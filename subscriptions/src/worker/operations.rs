@@ -8,7 +8,7 @@ use auth::token::Principal;
 use bytes::Bytes;
 use schemas::problem::Code;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Worker;
 use super::state::State;
@@ -16,6 +16,7 @@ use super::subscribing::Wanted;
 use crate::close::Close;
 use crate::graphql::{Bound, Prepared, Refused};
 use crate::hub::{Failure, GraphqlFraming, GraphqlStream, GraphqlSubscribe};
+use crate::outlet::Body;
 use crate::protocol::graphql_ws::{Operation, Token};
 use crate::protocol::said::Said;
 use crate::protocol::{Framing, multipart};
@@ -35,7 +36,7 @@ pub(crate) enum Order {
 }
 
 /// A session whose response is open: where it is, its serial number, its bytes.
-pub(crate) type Opened = (usize, u64, mpsc::Receiver<Bytes>);
+pub(crate) type Opened = (usize, u64, Body);
 
 impl GraphqlSubscribe {
     fn wanted(self) -> Wanted {
@@ -181,6 +182,7 @@ impl State {
             restriction,
             permit,
         } = stream;
+        let principal = self.admit(&principal)?;
         let framing = match framing {
             GraphqlFraming::SseDistinct => Framing::GraphqlSse,
             GraphqlFraming::SseSingle => Framing::GraphqlSseSingle,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use schemas::problem::Code;
 use serde_json::Value;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::state::State;
+use crate::connection::Place;
 use crate::group::Share;
 use crate::hub::{After, Failure, Pull, PullPage, Reading};
 use crate::lane::Owner;
@@ -29,11 +30,17 @@ impl Worker {
         pull: Pull,
         mut reply: oneshot::Sender<Result<PullPage, Failure>>,
     ) {
-        let Pull { reading, limit, wait } = pull;
+        let Pull {
+            mut reading,
+            limit,
+            wait,
+        } = pull;
         let waiting = Rc::new(Notify::new());
+        let mut changes = self.state.borrow().services.authenticator.control().changes();
         self.ready(reading.stream.name.as_str()).await;
-        let begun = self.state.borrow_mut().begin_pull(&reading, &waiting);
-        let (stream, lane) = match begun {
+        changes.mark_unchanged();
+        let begun = self.state.borrow_mut().begin_pull(&mut reading, &waiting);
+        let (stream, mut lane) = match begun {
             Ok(begun) => begun,
             Err(failure) => {
                 let _dropped = reply.send(Err(failure));
@@ -48,6 +55,9 @@ impl Worker {
         let for_new = (now + wait).min(granted);
         self.run_lane(stream, lane);
         let answer = loop {
+            if let Err(failure) = self.judge_pull(&mut changes, &mut reading, stream, &mut lane, &waiting) {
+                break Err(failure);
+            }
             let ready = self
                 .state
                 .borrow_mut()
@@ -59,17 +69,52 @@ impl Worker {
             };
             tokio::select! {
                 () = waiting.notified() => {}
-                () = sleep_until(until) => break self.state.borrow_mut().answer_pull(stream, lane, limit),
+                // The sender lives as long as the state.
+                _ = changes.changed() => changes.mark_changed(),
+                () = sleep_until(until) => {
+                    let judged = self.judge_pull(&mut changes, &mut reading, stream, &mut lane, &waiting);
+                    break judged.and_then(|()| self.state.borrow_mut().answer_pull(stream, lane, limit));
+                }
                 () = reply.closed() => {
-                    self.state.borrow_mut().detach(stream, crate::connection::Place::Lane(lane));
+                    self.state.borrow_mut().detach(stream, Place::Lane(lane));
                     return;
                 }
             }
         };
-        self.state
-            .borrow_mut()
-            .detach(stream, crate::connection::Place::Lane(lane));
+        self.state.borrow_mut().detach(stream, Place::Lane(lane));
         let _dropped = reply.send(answer);
+    }
+
+    /// Judges who waits for a page, if more is known than when they were judged last. What was read for them under another
+    /// grant is read again.
+    fn judge_pull(
+        &self,
+        changes: &mut watch::Receiver<u64>,
+        reading: &mut Reading,
+        stream: usize,
+        lane: &mut usize,
+        waiting: &Rc<Notify>,
+    ) -> Result<(), Failure> {
+        if !changes.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        changes.mark_unchanged();
+        let mut state = self.state.borrow_mut();
+        reading.principal = state.admit(&reading.principal)?;
+        let share = Share {
+            selection: state.select(stream, &reading.principal, &reading.filter)?,
+            view: View::CloudEvents,
+        };
+        let owner = Owner::Pull(Rc::clone(waiting));
+        let is_other = state.shards[stream]
+            .lanes
+            .get(*lane)
+            .is_some_and(|lane| lane.share != share);
+        if is_other && let Some(new) = state.relane(stream, Place::Lane(*lane), owner, share) {
+            *lane = new;
+            state.run_lane(stream, new);
+        }
+        Ok(())
     }
 }
 
@@ -84,8 +129,9 @@ enum Ready {
 }
 
 impl State {
-    fn begin_pull(&mut self, reading: &Reading, waiting: &Rc<Notify>) -> Result<(usize, usize), Failure> {
+    fn begin_pull(&mut self, reading: &mut Reading, waiting: &Rc<Notify>) -> Result<(usize, usize), Failure> {
         let stream = self.stream(reading.stream.name.as_str())?;
+        reading.principal = self.admit(&reading.principal)?;
         let share = Share {
             selection: self.select(stream, &reading.principal, &reading.filter)?,
             view: View::CloudEvents,

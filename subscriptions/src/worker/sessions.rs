@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use auth::quota::Permit;
 use auth::token::Principal;
-use bytes::Bytes;
 use rand::Rng;
 use schemas::problem::Code;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use ulid::Ulid;
 
+use super::operations::Opened;
 use super::state::State;
 use crate::close::Close;
 use crate::connection::{Connection, Place, Subscription};
@@ -44,6 +43,10 @@ impl State {
                 return None;
             }
         };
+        // It may have been revoked while the connection was being upgraded.
+        let admitted = principal.as_ref().map(|principal| self.admit(principal));
+        let is_revoked = matches!(admitted, Some(Err(_)));
+        let principal = admitted.and_then(Result::ok);
         let id = format!("ses_{}", Ulid::generate());
         let (framing, tongue) = match protocol {
             Protocol::TidewireV1 => (Framing::WebSocket, Tongue::v1()),
@@ -58,6 +61,7 @@ impl State {
         connection.reader = Some(ws::Reader::new(self.config.message_bytes_max));
         let (place, serial) = self.keep(connection);
         match protocol {
+            _ if is_revoked => self.tell(place, Input::Revoked),
             Protocol::TidewireV1 => self.welcome(place, principal),
             Protocol::Unacceptable => self.close(place, Close::NOT_ACCEPTABLE),
             // The client speaks first.
@@ -93,7 +97,7 @@ impl State {
     }
 
     /// Opens a server-sent event stream.
-    pub(crate) fn open_sse(&mut self, sse: Sse) -> Result<(usize, u64, mpsc::Receiver<Bytes>), Failure> {
+    pub(crate) fn open_sse(&mut self, sse: Sse) -> Result<Opened, Failure> {
         let Sse {
             reading,
             retry_ms,
@@ -106,6 +110,7 @@ impl State {
             after,
         } = reading;
         let stream = self.stream(stream.name.as_str())?;
+        let principal = self.admit(&principal)?;
         let selection = self.select(stream, &principal, &filter)?;
         let share = Share {
             selection,
@@ -157,14 +162,14 @@ impl State {
         restriction: Option<Restriction>,
         framing: Framing,
         permit: Permit,
-    ) -> (usize, u64, mpsc::Receiver<Bytes>) {
-        let (sender, receiver) = mpsc::channel(BODY_CHUNKS_MAX);
+    ) -> Opened {
+        let (outlet, body) = Outlet::body_of(BODY_CHUNKS_MAX);
         let id = format!("ses_{}", Ulid::generate());
         let now_ms = self.services.clock.now_ms();
         let session = Session::new(id, Some(principal), restriction, Tongue::Mute, now_ms);
-        let connection = Connection::new(session, framing, Outlet::Body(sender), permit, Instant::now());
+        let connection = Connection::new(session, framing, outlet, permit, Instant::now());
         let (place, serial) = self.keep(connection);
-        (place, serial, receiver)
+        (place, serial, body)
     }
 
     /// Keeps a connection and its first timer.

@@ -48,6 +48,8 @@ pub(crate) struct State {
     /// What all lanes have queued.
     pub(crate) lanes_bytes: u64,
     pub(crate) draining: bool,
+    /// The epoch of the knowledge by which the sessions were judged.
+    pub(super) judged_at: u64,
     pub(crate) times: Times,
     pub(crate) serials: u64,
     read: Box<[u8]>,
@@ -88,6 +90,7 @@ impl State {
             agenda: VecDeque::new(),
             lanes_bytes: 0,
             draining: false,
+            judged_at: 0,
             times,
             serials: 0,
             read: vec![0; READ_BYTES].into_boxed_slice(),

@@ -72,13 +72,14 @@ impl State {
             .ok_or_else(|| Failure::new(Code::STREAM_FORBIDDEN, ""))
     }
 
-    /// What this principal gets of a stream that is ready.
+    /// What this principal gets of a stream that is ready, by what is known of it now.
     pub(crate) fn select(
         &self,
         stream: usize,
-        principal: &Principal,
+        principal: &Arc<Principal>,
         filter: &Predicate,
     ) -> Result<Arc<auth::access::Selection>, Failure> {
+        let principal = &*self.admit(principal)?;
         // It may have waited for the stream, or for a check.
         if principal.expires_at_ms <= self.services.clock.now_ms() {
             return Err(Failure::new(Code::TOKEN_EXPIRED, ""));
@@ -121,6 +122,11 @@ impl State {
     /// what was written last.
     pub(super) fn renewed(&mut self, place: usize, principal: &Arc<Principal>) {
         self.authorized(place, principal);
+        self.reselect(place, principal);
+    }
+
+    /// The same without a word: what is known of the principal has changed.
+    pub(super) fn reselect(&mut self, place: usize, principal: &Arc<Principal>) {
         for subscription in 0..self.connections[place].subscriptions.len() {
             let Some(Some(reader)) = self.connections[place].subscriptions.get(subscription) else {
                 continue;
@@ -136,13 +142,21 @@ impl State {
                 }
                 continue;
             }
-            let (stream, filter, view) = (reader.stream, reader.filter.clone(), reader.share.view.clone());
-            let selected = holds(reader.requires.as_deref(), principal)
-                .and_then(|()| self.select(stream, principal, &filter));
-            match selected {
-                Ok(selection) => self.reshare(place, subscription, Share { selection, view }),
-                Err(failure) => self.complete(place, subscription, &failure),
-            }
+            self.reselect_one(place, subscription, principal);
+        }
+    }
+
+    /// Compiles one subscription's grant anew.
+    pub(super) fn reselect_one(&mut self, place: usize, subscription: usize, principal: &Arc<Principal>) {
+        let Some(Some(reader)) = self.connections[place].subscriptions.get(subscription) else {
+            return;
+        };
+        let (stream, filter, view) = (reader.stream, reader.filter.clone(), reader.share.view.clone());
+        let selected = holds(reader.requires.as_deref(), principal)
+            .and_then(|()| self.select(stream, principal, &filter));
+        match selected {
+            Ok(selection) => self.reshare(place, subscription, Share { selection, view }),
+            Err(failure) => self.complete(place, subscription, &failure),
         }
     }
 

@@ -3,15 +3,18 @@
 //! Invariants: nothing is posted to a host that the operator has not named; the router has said yes to a `check` before it
 //! is answered; the posts of one subscription go one after the other, each until it is taken, so that nothing overtakes
 //! anything; after one that was never taken only the end is told; and no result is posted once its reader's token is over,
-//! however long it has waited. Knows nothing of events: the engine gives it results
+//! however long it has waited, nor once the reader is revoked. Knows nothing of events: the engine gives it results
 //! line by line.
 
 mod posted;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use auth::clock::Clock;
+use auth::control::Control;
 use auth::egress::{Bounds, Client, EgressError, Reach};
+use auth::token::Principal;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -19,7 +22,8 @@ use schemas::problem::Code;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, mpsc};
+use subscriptions::hub::Body;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,6 +111,8 @@ pub(crate) struct Router {
     metrics: Metrics,
     drain: CancellationToken,
     expiry: Expiry,
+    /// Who reads, and by what it is known whether they are revoked.
+    judged: Option<(Control, Arc<Principal>)>,
 }
 
 /// Until when a reader's results may be posted.
@@ -180,6 +186,7 @@ impl Callbacks {
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
             expiry,
+            judged: None,
         })
     }
 
@@ -223,14 +230,26 @@ impl Callbacks {
     }
 
     /// Posts a session's results until it ends, or the router does not want them any more.
-    pub(crate) fn begin(&self, router: Router, results: mpsc::Receiver<Bytes>) {
+    pub(crate) fn begin(&self, router: Router, results: Body) {
         self.tasks.spawn(router.run(results));
     }
 }
 
 impl Router {
+    /// Posts no result once this principal is revoked.
+    pub(crate) fn judged_by(mut self, control: Control, principal: Arc<Principal>) -> Self {
+        self.judged = Some((control, principal));
+        self
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.judged
+            .as_ref()
+            .is_some_and(|(control, principal)| control.is_revoked(principal))
+    }
+
     /// Dropping the results ends their session.
-    async fn run(self, mut results: mpsc::Receiver<Bytes>) {
+    async fn run(self, mut results: Body) {
         let mut lines = Lines::default();
         let mut due = self.next_check();
         loop {
@@ -252,6 +271,9 @@ impl Router {
                 chunk = results.recv() => match chunk {
                     Some(chunk) => lines.push(&chunk),
                     // The session was cut off before it could say why.
+                    None if self.is_revoked() => {
+                        return self.complete(Some(&failed(Code::TOKEN_REVOKED))).await;
+                    }
                     None => return self.complete(Some(&failed(Code::INTERNAL))).await,
                 },
                 () = until(due) => {
@@ -285,7 +307,12 @@ impl Router {
                 false
             }
             Posted::Overdue => {
-                self.complete(Some(&failed(Code::TOKEN_EXPIRED))).await;
+                let code = if self.is_revoked() {
+                    Code::TOKEN_REVOKED
+                } else {
+                    Code::TOKEN_EXPIRED
+                };
+                self.complete(Some(&failed(code))).await;
                 false
             }
         }
@@ -303,7 +330,7 @@ impl Router {
         let give_up = Instant::now() + self.settings.retry_max;
         let mut pause = PAUSE_MIN;
         loop {
-            if action == Action::Next && self.expiry.is_over() {
+            if action == Action::Next && (self.expiry.is_over() || self.is_revoked()) {
                 self.metrics.callback(action.name(), Posted::Overdue.name());
                 return Posted::Overdue;
             }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -123,7 +124,7 @@ impl Rig {
         let router = self.callbacks.router(&self.extensions(0), expiry);
         let router = router.expect("a router");
         let (results, chunks) = mpsc::channel(4);
-        self.callbacks.begin(router, chunks);
+        self.callbacks.begin(router, chunks.into());
         for piece in lines.as_bytes().chunks(7) {
             // The router may have had enough.
             let _ended = results.send(Bytes::copy_from_slice(piece)).await;
@@ -276,7 +277,7 @@ async fn checks_come_while_nothing_happens_and_end_the_subscription_when_it_is_g
     .await;
     let router = rig.router(40);
     let (results, chunks) = mpsc::channel::<Bytes>(4);
-    rig.callbacks.begin(router, chunks);
+    rig.callbacks.begin(router, chunks.into());
     let posts = rig.finished().await;
     assert_eq!(actions(&posts), ["check"; 4]);
     assert!(results.is_closed(), "the session ends with it");
