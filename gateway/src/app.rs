@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ::webhooks::store::{Store, StoreError};
 use auth::clock::Clock;
-use auth::control::Control;
+use auth::control::{Control, Names};
 use auth::dev::DevelopmentIssuer;
 use auth::egress::EgressError;
 use auth::quota::Quotas;
@@ -32,11 +32,12 @@ use crate::config::Config;
 use crate::config::graphql::Graphql;
 use crate::config::issuers::Issuer;
 use crate::config::kafka::Cluster;
+use crate::http::control::{Desk, Write};
 use crate::http::graphql::{Callbacks, Surface};
 use crate::http::listener::{Listener, Tls, TlsError};
 use crate::http::{self, BadOrigin, Gateway, IngestStatus, Operations, Origins, Page, PartitionLag};
 use crate::kafka::embedded::{Broker, EmbeddedError};
-use crate::kafka::{self, KafkaSettings, Replay, Source};
+use crate::kafka::{self, ControlTopic, KafkaSettings, Replay, Source};
 use crate::telemetry;
 use crate::webhooks::{self, Webhooks};
 
@@ -145,6 +146,8 @@ pub struct Failed {
 pub struct App {
     hub: Hub,
     source: SharedSource,
+    /// The control topic, until the drain takes it.
+    control: Option<ControlTopic>,
     authenticator: Authenticator,
     /// Not served yet.
     doors: Option<Doors>,
@@ -232,7 +235,11 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     let operations = bind(config.listen.admin, None, "operations")?;
 
     let issuers = config.issuers.iter().map(trusted).collect::<Result<_, _>>()?;
-    let authenticator = Authenticator::new(issuers)?;
+    let control = match &config.kafka.control_topic {
+        Some(_) => Control::unread(config.kafka.control_staleness_max),
+        None => Control::none(),
+    };
+    let authenticator = Authenticator::new(issuers)?.with_control(control.clone());
     let sealer = Sealer::new(&config.keys.cursor)?;
     let tickets = Tickets::new(&config.keys.ticket)?;
     let mut origins = Origins::parse(&config.origins)?;
@@ -249,6 +256,13 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     let older =
         Replay::new(&settings, &contract, ours).map_err(|error| StartError::Kafka(Box::new(error)))?;
     let clock = Clock::System;
+    let control_topic = config
+        .kafka
+        .control_topic
+        .as_deref()
+        .map(|topic| ControlTopic::start(&settings, topic, &control, clock, ours))
+        .transpose()
+        .map_err(kafka)?;
     let schema = graphql_schema(&config.graphql, &contract)?;
     let services = Services {
         older,
@@ -266,7 +280,6 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     let source = Source::start(&settings, &contract, |stream| hub.input(stream), ours).map_err(kafka)?;
     let source: SharedSource = Arc::new(Mutex::new(Some(source)));
 
-    let control = Control::none();
     let running = store
         .map(|store| {
             let setup = webhooks::Setup {
@@ -329,6 +342,13 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         token: config.listen.admin_token,
         drain: draining.clone(),
         ingest: Arc::new(move || ingest_status(&looked_at)),
+        control: Desk {
+            names: Names::new(&config.keys.event_id),
+            control,
+            clock,
+            limits: config.limits.http.clone(),
+            write: control_topic.as_ref().map(control_writer),
+        },
         partitions_max: config.limits.partitions_per_stream_max,
     };
     let doors = Doors {
@@ -338,6 +358,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
     Ok(App {
         hub,
         source,
+        control: control_topic,
         authenticator,
         doors: Some(doors),
         addresses,
@@ -443,6 +464,9 @@ impl App {
         if let Some(source) = source {
             source.stop().await;
         }
+        if let Some(control) = self.control.take() {
+            control.stop().await;
+        }
         // Only now: until here operators could look at what goes on.
         self.stop_operations.cancel();
         self.listeners.close();
@@ -450,7 +474,7 @@ impl App {
     }
 }
 
-/// The embedded broker's topics: those that the contract names, and the dead letters'.
+/// The embedded broker's topics: those that the contract names, the dead letters' and the control topic.
 fn topics<'a>(contract: &'a Contract, config: &'a Config) -> impl Iterator<Item = &'a str> {
     let named = contract.streams.iter().flat_map(|stream| &stream.topics);
     let mut topics: Vec<&str> = named
@@ -461,6 +485,7 @@ fn topics<'a>(contract: &'a Contract, config: &'a Config) -> impl Iterator<Item 
     if config.webhooks.enabled {
         topics.push(&config.webhooks.dead_letter_topic);
     }
+    topics.extend(config.kafka.control_topic.as_deref());
     topics.sort_unstable();
     topics.dedup();
     topics.into_iter()
@@ -488,6 +513,18 @@ fn graphql_schema(settings: &Graphql, contract: &Arc<Contract>) -> Result<Option
     Schema::new(contract, options).map(|schema| Some(Arc::new(schema)))
 }
 
+/// What an admin call writes with.
+fn control_writer(topic: &ControlTopic) -> Write {
+    let writer = topic.writer();
+    Arc::new(move |key, value| {
+        let writer = writer.clone();
+        Box::pin(async move {
+            let written = writer.write(&key, value.as_deref()).await;
+            written.map_err(|error| tracing::error!(%error, "an admin call was not carried out"))
+        })
+    })
+}
+
 fn kafka_settings(config: &Config, broker: Option<&Broker>) -> KafkaSettings {
     let bootstrap_servers = match (broker, &config.kafka.cluster) {
         (Some(broker), _) => broker.bootstrap_servers().to_owned(),
@@ -498,6 +535,8 @@ fn kafka_settings(config: &Config, broker: Option<&Broker>) -> KafkaSettings {
         bootstrap_servers,
         properties: config.kafka.properties.clone(),
         dead_letter_topic: config.kafka.dead_letter_topic.clone(),
+        control_topic: config.kafka.control_topic.clone(),
+        control_staleness_max: config.kafka.control_staleness_max,
         metadata_interval: config.kafka.metadata_interval,
         stale_after: config.kafka.stale_after,
         replay: config.replay.clone(),

@@ -137,7 +137,10 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
     let store = app::open_store(&config).await.map_err(Box::new)?;
     let (broker, bootstrap_servers) = match &options.kafka {
         None => {
-            let broker = Broker::start(topics.into_iter().chain([dead_letters]), EMBEDDED_PARTITIONS)?;
+            let ours = [dead_letters]
+                .into_iter()
+                .chain(config.kafka.control_topic.as_deref());
+            let broker = Broker::start(topics.into_iter().chain(ours), EMBEDDED_PARTITIONS)?;
             let servers = broker.bootstrap_servers().to_owned();
             (Some(broker), servers)
         }

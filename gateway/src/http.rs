@@ -21,6 +21,7 @@
 mod accept;
 mod body;
 mod catalogue;
+pub mod control;
 mod cors;
 mod credentials;
 pub mod graphql;

@@ -6,10 +6,13 @@
 //! from reading a topic's next life as this one by a `witness`.
 //! What a decoder rejects goes to [`dead_letter`]. [`replay`] reads what is older, into `pages` that readers share.
 //! [`group`] shares partitions among nodes for what has to be delivered; `logs` answers about logs, `reread` reads a part of one
-//! again, `letters` writes. [`embedded`] is the broker of the demo. `lookup` asks what is no fetch, at a `desk` of its own. `raw` is the one module with `unsafe`.
+//! again, `letters` writes.
+//! [`control`] is the topic of what operators know. [`embedded`] is the broker of the demo. `lookup` asks what is no fetch, at a `desk` of its own. `raw` is the one module with `unsafe`.
 
 mod alive;
 mod client;
+mod compacted;
+pub mod control;
 mod dead_letter;
 mod desk;
 pub mod embedded;
@@ -38,6 +41,7 @@ use std::time::Duration;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaResult;
 
+pub use control::ControlTopic;
 pub(crate) use live::to_decode;
 pub(crate) use logs::Logs;
 pub(crate) use raw::RawRecord;

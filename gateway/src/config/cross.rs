@@ -1,6 +1,6 @@
 //! What is only wrong when two parts of the configuration, or the configuration and the contract, are seen together.
 
-use schemas::contract::{ClaimsUsed, Contract, Stream};
+use schemas::contract::{ClaimsUsed, Contract, Stream, TopicPattern};
 use schemas::cursor::Sealer;
 
 use super::kafka::Cluster;
@@ -11,6 +11,7 @@ pub(super) fn check(root: &Section, draft: &Draft, contract: Option<&Contract>) 
     check_environment(root, draft);
     check_cursor_size(root, draft, contract);
     check_webhooks(root, draft);
+    check_own_topics(root, draft);
     let Some(contract) = contract else { return };
     if draft.issuers_whole && !draft.issuers.is_empty() {
         for used in contract.claims_used() {
@@ -147,9 +148,36 @@ fn check_rule(root: &Section, draft: &Draft, used: &ClaimsUsed) {
     );
 }
 
-/// Dead letters must not come back as events.
+/// A dead letter is no record of the control topic.
+fn check_own_topics(root: &Section, draft: &Draft) {
+    let Some(kafka) = &draft.kafka else { return };
+    if kafka.control_topic.as_ref() == Some(&kafka.dead_letter_topic) {
+        root.report(
+            &kafka.place,
+            "control_consumed",
+            format!(
+                "the control topic is the dead-letter topic, too: {:?}",
+                kafka.dead_letter_topic
+            ),
+            "name another topic in `kafka.control_topic`",
+        );
+    }
+}
+
+/// Dead letters must not come back as events, nor must what operators know of readers be read by them.
 fn check_topics(root: &Section, draft: &Draft, stream: &Stream) {
     let Some(kafka) = &draft.kafka else { return };
+    if let Some(control) = &kafka.control_topic {
+        let is_read = |topic: &TopicPattern| topic.is_literal() && topic.as_str() == control;
+        if stream.topics.iter().any(is_read) {
+            root.report(
+                &kafka.place,
+                "control_consumed",
+                format!("the stream `{}` reads the control topic {control:?}", stream.name),
+                "name another topic in `kafka.control_topic`, or in the stream",
+            );
+        }
+    }
     if stream
         .topics
         .iter()

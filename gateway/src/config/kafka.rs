@@ -27,6 +27,10 @@ pub struct Kafka {
     pub is_secured: bool,
     /// Where undecodable records go.
     pub dead_letter_topic: String,
+    /// Where operators' revocations and denials are; `None`: nowhere.
+    pub control_topic: Option<String>,
+    /// Without news of it for so long nobody new is let in.
+    pub control_staleness_max: Duration,
     /// How often topics, partitions and topic ids are asked for.
     pub metadata_interval: Duration,
     /// Kafka gone for so long is told to sessions as `stale`.
@@ -44,6 +48,10 @@ pub enum Cluster {
 
 /// The dead-letter topic where the file names none.
 pub const DEAD_LETTER_TOPIC: &str = "tidewire.dead-letters";
+/// The control topic where the file names none.
+pub const CONTROL_TOPIC: &str = "tidewire.control";
+/// `control_staleness_max_ms` where the file has none.
+pub const CONTROL_STALENESS_MAX: Duration = Duration::from_secs(60);
 /// `metadata_interval_ms` where the file has none.
 pub const METADATA_INTERVAL: Duration = Duration::from_secs(5);
 /// `stale_after_ms` where the file has none.
@@ -52,20 +60,14 @@ pub const STALE_AFTER: Duration = Duration::from_secs(10);
 pub(super) fn read(root: &Section) -> Option<Kafka> {
     let section = root.required_below("kafka")?;
     let cluster = read_cluster(&section);
-    let dead_letter_topic = section.text("dead_letter_topic").map_or_else(
-        || DEAD_LETTER_TOPIC.to_owned(),
-        |topic| {
-            if !is_topic_name(&topic.value) {
-                let message = format!("`kafka.dead_letter_topic` is no topic name: {:?}", topic.value);
-                section.report(
-                    &topic.place,
-                    "invalid_topic",
-                    message,
-                    "write up to 249 letters, digits or . _ -",
-                );
-            }
-            topic.value
-        },
+    let dead_letter_topic =
+        read_topic(&section, "dead_letter_topic", false).unwrap_or_else(|| DEAD_LETTER_TOPIC.to_owned());
+    let control_topic =
+        read_topic(&section, "control_topic", true).unwrap_or_else(|| CONTROL_TOPIC.to_owned());
+    let control_staleness_max = section.millis(
+        "control_staleness_max_ms",
+        CONTROL_STALENESS_MAX,
+        1_000..=3_600_000,
     );
     let metadata_interval = section.millis("metadata_interval_ms", METADATA_INTERVAL, 100..=3_600_000);
     let stale_after = section.millis("stale_after_ms", STALE_AFTER, 100..=3_600_000);
@@ -79,10 +81,27 @@ pub(super) fn read(root: &Section) -> Option<Kafka> {
         properties,
         is_secured,
         dead_letter_topic,
+        control_topic: (!control_topic.is_empty()).then_some(control_topic),
+        control_staleness_max,
         metadata_interval,
         stale_after,
         ..defaults
     })
+}
+
+fn read_topic(section: &Section, name: &str, may_be_empty: bool) -> Option<String> {
+    let topic = section.text(name)?;
+    let is_fine = is_topic_name(&topic.value) || (may_be_empty && topic.value.is_empty());
+    if !is_fine {
+        let message = format!("`kafka.{name}` is no topic name: {:?}", topic.value);
+        section.report(
+            &topic.place,
+            "invalid_topic",
+            message,
+            "write up to 249 letters, digits or . _ -",
+        );
+    }
+    Some(topic.value)
 }
 
 fn read_cluster(section: &Section) -> Option<Cluster> {
@@ -144,6 +163,8 @@ impl Kafka {
             properties: BTreeMap::new(),
             is_secured: false,
             dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+            control_topic: Some(CONTROL_TOPIC.to_owned()),
+            control_staleness_max: CONTROL_STALENESS_MAX,
             metadata_interval: METADATA_INTERVAL,
             stale_after: STALE_AFTER,
         }

@@ -158,6 +158,15 @@ fn every_mistake_has_its_line_and_code() {
             &[(6, "[kafka]\ndead_letter_topic = \"fhir.patient\"")],
             &["6:dead_letters_consumed"],
         ),
+        (&[(6, "[kafka]\ncontrol_topic = \"a b\"")], &["7:invalid_topic"]),
+        (
+            &[(6, "[kafka]\ncontrol_topic = \"fhir.patient\"")],
+            &["6:control_consumed"],
+        ),
+        (
+            &[(6, "[kafka]\ncontrol_staleness_max_ms = 1")],
+            &["7:out_of_range"],
+        ),
         (&[(6, "[kafka]\nmetadata_interval_ms = 1")], &["7:out_of_range"]),
         (
             &[(

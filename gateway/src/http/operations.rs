@@ -1,4 +1,4 @@
-//! The operations listener: `/healthz`, `/readyz`, `/metrics`, `/admin/sessions`.
+//! The operations listener: `/healthz`, `/readyz`, `/metrics`, `/admin/sessions`, and what [`super::control`] adds.
 //!
 //! One invariant: with a token configured nothing but alive-or-not and ready-or-not is said without it; without one the
 //! listener is on loopback, and a name that somebody pointed at it is refused.
@@ -23,8 +23,9 @@ use serde_json::json;
 use subscriptions::hub::Hub;
 use tokio_util::sync::CancellationToken;
 
+use super::control::Desk;
 use super::problem::{HOST_FORBIDDEN, Problem, method_not_allowed, not_found};
-use super::{Metrics, credentials, origin, shield};
+use super::{Metrics, control, credentials, origin, shield};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -44,6 +45,8 @@ pub struct Operations {
     pub drain: CancellationToken,
     /// What the Kafka side knows, for `/readyz`.
     pub ingest: Arc<dyn Fn() -> IngestStatus + Send + Sync>,
+    /// What operators say of readers.
+    pub control: Desk,
     /// Partitions of a stream that cursors have room for: with more the node is not ready.
     pub partitions_max: usize,
 }
@@ -78,6 +81,7 @@ struct Readiness {
     draining: bool,
     streams: Vec<StreamReadiness>,
     issuers: Vec<IssuerReadiness>,
+    control: ControlReadiness,
     #[serde(flatten)]
     ingest: IngestStatus,
 }
@@ -99,11 +103,22 @@ struct IssuerReadiness {
     usable: bool,
 }
 
+/// Whether it is known who is revoked. Without it nobody new is let in.
+#[derive(Serialize)]
+struct ControlReadiness {
+    read: bool,
+    current: bool,
+    /// How long it has not been known that nothing newer is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staleness_ms: Option<u64>,
+}
+
 /// The routes of the operations listener.
 pub fn operations_router(operations: Arc<Operations>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/sessions", get(sessions))
+        .merge(control::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&operations), guard));
     let open = Router::new()
         .route("/healthz", get(healthz))
@@ -151,7 +166,15 @@ impl Operations {
             .collect();
         let draining = self.drain.is_cancelled();
         let is_ready = |stream: &StreamReadiness| stream.complete && stream.reason.is_none();
-        let ready = !draining && streams.iter().all(is_ready);
+        let control = &self.control.control;
+        let control = ControlReadiness {
+            read: control.is_read(),
+            current: control.ready().is_ok(),
+            staleness_ms: control
+                .staleness()
+                .map(|staleness| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX)),
+        };
+        let ready = !draining && control.current && streams.iter().all(is_ready);
         let issuers = self
             .authenticator
             .status()
@@ -166,6 +189,7 @@ impl Operations {
             draining,
             streams,
             issuers: issuers.collect(),
+            control,
             ingest: (self.ingest)(),
         }
     }
@@ -190,7 +214,7 @@ async fn healthz() -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" }))).into_response()
 }
 
-/// Ready: not draining, every partition that exists is being read, and cursors have room for all of them.
+/// Ready: not draining, it is known who is revoked, every partition that exists is being read, and cursors have room for all of them.
 async fn readyz(State(operations): State<Arc<Operations>>, headers: HeaderMap) -> Response {
     let readiness = operations.readiness();
     let status = if readiness.ready {

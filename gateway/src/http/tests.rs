@@ -1,6 +1,7 @@
 //! The HTTP surface, by what it promises: requests against the router, and connections against a real listener.
 
 mod connections;
+mod control;
 mod graphql;
 mod requests;
 mod rig;

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use schemas::decode::Rejected;
 use schemas::ids::StreamName;
 
 use super::client::Context;
+use super::compacted;
 use super::metrics::SourceMetrics;
 use super::raw::RawRecord;
 use super::settings::KafkaSettings;
@@ -207,7 +207,7 @@ impl Writer {
     }
 
     fn connect(&self) -> KafkaResult<BaseProducer<Delivery>> {
-        if let Err(error) = self.create_topic() {
+        if let Err(error) = compacted::create(&self.settings, &self.settings.dead_letter_topic) {
             tracing::warn!(%error, topic = self.settings.dead_letter_topic, "the dead-letter topic was not made");
         }
         let delivery = Delivery {
@@ -215,28 +215,6 @@ impl Writer {
             metrics: self.metrics.clone(),
         };
         self.settings.producer().create_with_context(delivery)
-    }
-
-    /// Makes the topic, compacted, if it is not there. An existing one is left as it is.
-    fn create_topic(&self) -> KafkaResult<()> {
-        if self.settings.embedded {
-            // The mock cluster makes topics at the first produce, and has no admin API.
-            return Ok(());
-        }
-        let admin: AdminClient<Context> = self.settings.producer().create_with_context(Context)?;
-        let topic = NewTopic::new(&self.settings.dead_letter_topic, 1, TopicReplication::Fixed(-1))
-            .set("cleanup.policy", "compact");
-        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(|error| KafkaError::AdminOpCreation(error.to_string()))?;
-        for result in runtime.block_on(admin.create_topics([&topic], &options))? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(KafkaError::AdminOp(code)),
-            }
-        }
-        Ok(())
     }
 }
 

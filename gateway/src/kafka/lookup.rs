@@ -67,13 +67,7 @@ pub(super) struct Client {
 
 impl Lookup {
     pub(super) fn start(settings: &KafkaSettings) -> KafkaResult<Self> {
-        let consumer = settings.lookup_client().create_with_context(Context)?;
-        let client = Arc::new(Client {
-            consumer,
-            described: Mutex::default(),
-            brokers: Mutex::default(),
-            mock: Mutex::new(None),
-        });
+        let client = Arc::new(Client::new(settings)?);
         let desk = Open(Arc::new(Desk::new(QUESTIONS_MAX)));
         for (lane, name) in [(Lane::Prompt, "prompt"), (Lane::Patient, "patient")] {
             for number in 0..THREADS {
@@ -232,6 +226,15 @@ fn unasked(refused: Refused) -> OlderError {
 }
 
 impl Client {
+    pub(super) fn new(settings: &KafkaSettings) -> KafkaResult<Self> {
+        Ok(Self {
+            consumer: settings.lookup_client().create_with_context(Context)?,
+            described: Mutex::default(),
+            brokers: Mutex::default(),
+            mock: Mutex::new(None),
+        })
+    }
+
     /// Where the log begins, and the last stable offset: `ListOffsets` carries the client's isolation level.
     pub(super) fn bounds(
         &self,

@@ -1,5 +1,6 @@
 //! What is counted on Kafka's side. Labels are names from contracts and stable words, never data.
 
+use auth::control::{EntryKind, Knowledge};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -95,6 +96,71 @@ impl SourceMetrics {
             metrics.dead_letters_dropped.clone(),
         );
         metrics
+    }
+}
+
+/// The control topic's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ControlMetrics {
+    records: Family<ByOutcome, Counter>,
+    entries: Family<ByKind, Gauge>,
+    pub(super) readings: Counter,
+    pub(super) staleness_ms: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+impl ControlMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "control_records",
+            "Records of the control topic, by what became of them (applied, unknown, malformed)",
+            metrics.records.clone(),
+        );
+        registry.register(
+            "control_entries",
+            "What is known, by kind",
+            metrics.entries.clone(),
+        );
+        registry.register(
+            "control_readings",
+            "Times that the control topic was read from its beginning",
+            metrics.readings.clone(),
+        );
+        registry.register(
+            "control_staleness_milliseconds",
+            "How long it has not been known that nothing newer is in the control topic",
+            metrics.staleness_ms.clone(),
+        );
+        for kind in [EntryKind::Revocation, EntryKind::Denial] {
+            drop(metrics.entries.get_or_create(&ByKind { kind: kind.as_str() }));
+        }
+        for outcome in ["applied", "unknown", "malformed"] {
+            drop(metrics.records.get_or_create(&ByOutcome { outcome }));
+        }
+        metrics
+    }
+
+    pub(super) fn record(&self, outcome: &'static str) {
+        self.records.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    pub(super) fn entries(&self, knowledge: &Knowledge) {
+        for kind in [EntryKind::Revocation, EntryKind::Denial] {
+            let count = i64::try_from(knowledge.count(kind)).unwrap_or(i64::MAX);
+            self.entries
+                .get_or_create(&ByKind { kind: kind.as_str() })
+                .set(count);
+        }
     }
 }
 

@@ -39,6 +39,10 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, SecretString>,
     /// Where records go that cannot be decoded. Never read as a stream's topic.
     pub dead_letter_topic: String,
+    /// What operators know of readers. Never read as a stream's topic. `None`: nobody is revoked, no consent is withdrawn.
+    pub control_topic: Option<String>,
+    /// Kafka has not said for so long that nothing newer is in the control topic: nobody new is let in.
+    pub control_staleness_max: Duration,
     /// How often topics and their ids are looked at.
     pub metadata_interval: Duration,
     /// Kafka has not answered for so long: streams are told that they are stale.
@@ -96,12 +100,19 @@ impl KafkaSettings {
             bootstrap_servers: bootstrap_servers.into(),
             properties: BTreeMap::new(),
             dead_letter_topic: "tidewire.dead-letters".to_owned(),
+            control_topic: None,
+            control_staleness_max: Duration::from_secs(60),
             metadata_interval: Duration::from_secs(5),
             stale_after: Duration::from_secs(10),
             replay: ReplaySettings::default(),
             id_secret,
             embedded: false,
         }
+    }
+
+    /// Topics that are ours: no stream reads them.
+    pub(super) fn own_topics(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.dead_letter_topic.as_str()).chain(self.control_topic.as_deref())
     }
 
     /// Every property that librdkafka would refuse or that is protected; no connection is made.
@@ -156,12 +167,22 @@ impl KafkaSettings {
         config.into()
     }
 
+    /// For the control topic: small, and read at once. The broker answers a waiting fetch as soon as something comes.
+    pub(super) fn control_consumer(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config
+            .set("queued.max.messages.kbytes", "1024")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "50");
+        config.into()
+    }
+
     /// For look-ups: no group, no assignment.
     pub(super) fn lookup_client(&self) -> ClientConfig {
         self.reader().into()
     }
 
-    /// For dead letters.
+    /// For dead letters and the control topic.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -316,6 +337,7 @@ mod tests {
         for config in [
             settings.live_consumer(),
             settings.replay_consumer(),
+            settings.control_consumer(),
             settings.lookup_client(),
             settings.producer(),
         ] {

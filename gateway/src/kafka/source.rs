@@ -131,7 +131,7 @@ impl Source {
         let (witness, told, waker) = (Arc::clone(lookup.client()), commands.clone(), live.waker());
         let steward = Steward {
             lookup,
-            wanted: Wanted::new(&contract.streams, &settings.dead_letter_topic),
+            wanted: Wanted::new(&contract.streams, settings.own_topics()),
             streams: contract.streams.len(),
             commands,
             waker: live.waker(),

@@ -29,15 +29,21 @@ pub(super) fn incarnation(topic: &str, id: u128) -> Incarnation {
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     streams: Vec<Arc<Stream>>,
-    never: Arc<str>,
+    /// Ours.
+    never: Vec<Arc<str>>,
 }
 
 impl Wanted {
-    pub(super) fn new(streams: &[Arc<Stream>], dead_letter_topic: &str) -> Self {
+    /// `never`: topics that no stream reads, whatever its patterns say.
+    pub(super) fn new<'a>(streams: &[Arc<Stream>], never: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
             streams: streams.to_vec(),
-            never: Arc::from(dead_letter_topic),
+            never: never.into_iter().map(Arc::from).collect(),
         }
+    }
+
+    fn is_ours(&self, topic: &str) -> bool {
+        self.never.iter().any(|never| **never == *topic)
     }
 
     /// Whether the names of all topics are needed.
@@ -62,7 +68,7 @@ impl Wanted {
                 .filter(|topic| self.readers(topic).next().is_some())
                 .cloned(),
         );
-        topics.retain(|topic| **topic != *self.never);
+        topics.retain(|topic| !self.is_ours(topic));
         topics.sort();
         topics.dedup();
         topics
@@ -73,7 +79,7 @@ impl Wanted {
         &'a self,
         topic: &'a str,
     ) -> impl Iterator<Item = (usize, Option<TenantId>)> + 'a {
-        let wanted = *topic != *self.never;
+        let wanted = !self.is_ours(topic);
         self.streams
             .iter()
             .enumerate()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::clock::Clock;
+use auth::control::{Change, Control, Names};
 use auth::dev::DevelopmentIssuer;
 use auth::quota::{self, Quotas};
 use auth::ticket::Tickets;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::http::control::Desk;
 use crate::http::graphql::{CallbackSettings, Callbacks, Surface};
 use crate::http::listener::{Listener, Tls};
 use crate::http::{
@@ -47,6 +49,23 @@ pub(super) const OPERATIONS_TOKEN: &str = "operations-token";
 /// Every stream of a tenant.
 const SYSTEM: &str =
     "system/Observation.rs system/Encounter.rs system/Patient.rs system/MedicationRequest.rs";
+
+/// Admin calls that write nowhere: they are in force at once.
+fn desk(control: Control) -> Desk {
+    let known = control.clone();
+    Desk {
+        control,
+        names: Names::new(&SecretString::from("a secret of the tests")),
+        clock: Clock::System,
+        limits: HttpLimits::default(),
+        write: Some(Arc::new(move |key, value| {
+            let change =
+                Change::decode(Some(key.as_bytes()), value.as_deref()).expect("what we write is read");
+            known.apply([change]);
+            async { Ok(()) }.boxed()
+        })),
+    }
+}
 
 /// Nothing is older than the ring.
 struct NothingOlder;
@@ -98,7 +117,10 @@ impl Rig {
     pub(super) fn with(unusual: Unusual) -> Self {
         let secret = |text: &str| SecretString::from(text.repeat(8));
         let issuer = DevelopmentIssuer::ephemeral().expect("issuer");
-        let authenticator = Authenticator::new(vec![issuer.trusted(&["patient"])]).expect("authenticator");
+        let control = Control::none();
+        let authenticator = Authenticator::new(vec![issuer.trusted(&["patient"])])
+            .expect("authenticator")
+            .with_control(control.clone());
         let contract = Arc::new(clinical());
         let sealer = Sealer::new(&[secret("cursor")]).expect("sealer");
         let mut registry = Registry::default();
@@ -155,6 +177,7 @@ impl Rig {
             page: unusual.page,
         });
         let operations = Arc::new(Operations {
+            control: desk(control),
             hub: hub.clone(),
             authenticator,
             registry: Arc::new(registry),
