@@ -217,6 +217,14 @@ impl Grant {
         })
     }
 
+    /// Whether whoever has this grant may see everything that another one shows: the tenant is the same, and each clause of
+    /// the other is contained in one of this. Times are not compared.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        let is_contained = |clause: &Clause| self.clauses.iter().any(|mine| mine.contains(clause));
+        self.tenant == other.tenant && other.clauses.iter().all(is_contained)
+    }
+
     /// The attributes by which at least one clause may be filtered.
     #[must_use]
     pub fn filterable(&self, stream: &Stream) -> Vec<AttributeId> {

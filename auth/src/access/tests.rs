@@ -157,6 +157,24 @@ fn all_of_the_tenant() -> AccessRule {
 }
 
 #[test]
+fn a_grant_includes_another_if_it_shows_all_of_it() {
+    let stream = stream(vec![patients_own(), all_of_the_tenant()]);
+    let grant = |scopes: &[&str], patient: &str| {
+        Grant::compile(&stream, &principal(scopes, &[("patient", patient)])).expect("a grant")
+    };
+    let (whole, one, two) = (
+        grant(&["system/Observation.rs"], "1"),
+        grant(&[OBSERVATION], "1"),
+        grant(&[OBSERVATION], "2"),
+    );
+    assert!(whole.includes(&whole) && whole.includes(&one) && one.includes(&one));
+    assert!(!one.includes(&whole) && !one.includes(&two));
+    let mut elsewhere = whole.clone();
+    elsewhere.tenant = tenant("south");
+    assert!(!elsewhere.includes(&one) && !whole.includes(&elsewhere));
+}
+
+#[test]
 fn without_a_rule_whose_scope_is_held_there_is_no_access() {
     let both = stream(vec![patients_own(), all_of_the_tenant()]);
     for scopes in [
