@@ -5,21 +5,24 @@
 
 mod credentials;
 mod header;
+mod keys;
 mod owner;
 mod spec;
 mod stored;
 
 pub use credentials::Credentials;
+pub use keys::{BadRotation, KEYS_MAX};
 pub use owner::Owner;
 pub use spec::{Invalid, Ordering, Spec};
 
 use schemas::ids::TenantId;
 use schemas::problem::Code;
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use crate::delivery::EndpointId;
 use crate::matching::{Interest, Start, Wanted};
-use crate::sign::{Ed25519, Held, Keys, Scheme, Secret};
+use crate::sign::Keys;
 use schemas::contract::Contract;
 use schemas::event::Change;
 
@@ -40,6 +43,8 @@ pub struct Endpoint {
     pub start: Start,
     /// Whether it gets them now.
     pub status: Status,
+    /// What its receiver agreed to, if it was asked.
+    pub agreed: Option<Agreed>,
     /// When it was made, in milliseconds since the Unix epoch.
     pub created_ms: i64,
     /// When it was last changed by somebody.
@@ -71,6 +76,15 @@ pub enum Disabled {
     Gone,
     /// It failed for too long.
     Failing,
+}
+
+/// What a receiver agreed to (CloudEvents' abuse protection).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    /// Deliveries to this URL, and to no other.
+    pub url: Url,
+    /// At most so many attempts a second.
+    pub rate_per_second: Option<u32>,
 }
 
 impl Disabled {
@@ -110,6 +124,7 @@ impl Endpoint {
             tenant: owner.tenant.clone(),
             keys: Keys::default(),
             status: Status::Active,
+            agreed: None,
             created_ms: now_ms,
             updated_ms: now_ms,
             spec,
@@ -121,21 +136,48 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Takes a changed specification. What was disabled by itself and is switched on again starts afresh.
+    /// Takes a changed specification. What was disabled by itself stays so until it is switched on again.
     pub fn change(&mut self, spec: Spec, now_ms: i64) -> Result<(), crate::sign::BadSecret> {
-        let asks_again = spec.handshake && spec.url != self.spec.url;
         let switched_on = spec.enabled && !self.spec.enabled;
         self.spec = spec;
         self.updated_ms = now_ms;
-        if asks_again || switched_on {
+        if switched_on {
             self.status = Status::Active;
         }
         self.complete_keys()?;
         self.settle_status(now_ms);
-        if asks_again && self.status == Status::Active {
-            self.status = Status::Pending;
-        }
         Ok(())
+    }
+
+    /// Switches it off by hand; what it is owed is parked.
+    pub fn pause(&mut self, now_ms: i64) {
+        self.spec.enabled = false;
+        self.updated_ms = now_ms;
+        self.settle_status(now_ms);
+    }
+
+    /// Switches it on, whatever disabled it. From where on it is owed events stays: what was parked meanwhile is owed.
+    pub fn resume(&mut self, now_ms: i64) {
+        self.spec.enabled = true;
+        self.updated_ms = now_ms;
+        self.status = Status::Active;
+        self.settle_status(now_ms);
+    }
+
+    /// The receiver agreed to be called, at most so often.
+    pub fn agree(&mut self, rate_per_second: Option<u32>, now_ms: i64) {
+        self.agreed = Some(Agreed {
+            url: self.spec.url.clone(),
+            rate_per_second,
+        });
+        self.updated_ms = now_ms;
+        self.settle_status(now_ms);
+    }
+
+    /// Whether its receiver has to be asked before it is called: it is to be, and has not agreed for this URL.
+    #[must_use]
+    pub fn must_ask(&self) -> bool {
+        self.spec.handshake && self.agreement().is_none()
     }
 
     /// What is shown of it: every member of the specification, credentials without secrets.
@@ -208,32 +250,25 @@ impl Endpoint {
             .collect()
     }
 
-    fn complete_keys(&mut self) -> Result<(), crate::sign::BadSecret> {
-        let wants = |scheme| self.spec.signing.contains(&scheme);
-        if wants(Scheme::V1) && self.keys.secrets.is_empty() {
-            let key = Secret::generate()?;
-            self.keys.secrets.push(Held { key, until_ms: None });
-        }
-        if wants(Scheme::V1a) && self.keys.pairs.is_empty() {
-            let key = Ed25519::generate()?;
-            self.keys.pairs.push(Held { key, until_ms: None });
-        }
-        Ok(())
+    fn agreement(&self) -> Option<&Agreed> {
+        self.agreed.as_ref().filter(|agreed| agreed.url == self.spec.url)
     }
 
     fn settle_status(&mut self, now_ms: i64) {
-        match (self.spec.enabled, self.status) {
-            (false, Status::Active | Status::Pending) => {
-                self.status = Status::Disabled {
-                    reason: Disabled::ByHand,
-                    since_ms: now_ms,
-                };
-            }
-            (true, Status::Active) if self.spec.handshake && self.created_ms == now_ms => {
-                self.status = Status::Pending;
-            }
-            _ => {}
+        let agreed = self.agreement().filter(|_| self.spec.handshake);
+        if let Some(rate_max) = agreed.and_then(|agreed| agreed.rate_per_second) {
+            let rate = self.spec.rate_per_second.unwrap_or(rate_max);
+            self.spec.rate_per_second = Some(rate.min(rate_max));
         }
+        self.status = match (self.spec.enabled, self.status) {
+            (_, disabled @ Status::Disabled { .. }) => disabled,
+            (false, _) => Status::Disabled {
+                reason: Disabled::ByHand,
+                since_ms: now_ms,
+            },
+            (true, _) if self.must_ask() => Status::Pending,
+            (true, _) => Status::Active,
+        };
     }
 }
 

@@ -80,6 +80,19 @@ impl Start {
         self.offsets.insert((topic, incarnation, partition), offset);
     }
 
+    /// Sets where partitions begin that have no beginning yet. One that has keeps it: what is owed of it stays owed.
+    pub fn extend(&mut self, positions: impl IntoIterator<Item = Position>) {
+        for position in positions {
+            let key = (position.topic, position.incarnation, position.partition);
+            self.offsets.entry(key).or_insert(position.offset);
+        }
+    }
+
+    /// Forgets the topics that are not wanted any more: if they are wanted again, they begin then.
+    pub fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        self.offsets.retain(|(topic, ..), _| is_wanted(topic));
+    }
+
     /// Whether a record is one of those that are owed.
     #[must_use]
     pub fn covers(&self, position: &Position) -> bool {
@@ -331,6 +344,35 @@ mod tests {
         assert!(owed(3, 41, 999).is_none());
         assert!(owed(4, 0, 999).is_some());
         assert!(owed(3, 42, 1_000).is_none());
+    }
+
+    #[test]
+    fn a_start_that_is_extended_moves_nothing_that_is_owed() {
+        let mut start = Start::default();
+        let at = |topic: &str, offset| Position {
+            topic: Arc::from(topic),
+            incarnation: Incarnation(1),
+            partition: 0,
+            offset,
+        };
+        start.extend([at("a", 100), at("b", 7)]);
+        start.extend([at("a", 500), at("c", 1)]);
+        let offsets = |start: &Start| -> Vec<(String, i64)> {
+            start
+                .iter()
+                .map(|(topic, _, _, offset)| (topic.to_string(), offset))
+                .collect()
+        };
+        let named = |pairs: &[(&str, i64)]| -> Vec<(String, i64)> {
+            pairs
+                .iter()
+                .map(|(topic, offset)| ((*topic).to_owned(), *offset))
+                .collect()
+        };
+        assert_eq!(offsets(&start), named(&[("a", 100), ("b", 7), ("c", 1)]));
+        start.retain(|topic| topic != "a");
+        start.extend([at("a", 900)]);
+        assert_eq!(offsets(&start), named(&[("a", 900), ("b", 7), ("c", 1)]));
     }
 
     #[test]

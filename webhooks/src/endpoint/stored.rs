@@ -11,8 +11,9 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::Url;
 
-use super::{Disabled, Endpoint, Owner, Spec, Status};
+use super::{Agreed, Disabled, Endpoint, Owner, Spec, Status};
 use crate::delivery::EndpointId;
 use crate::matching::Start;
 use crate::sign::{Ed25519, Held, Keys, Secret};
@@ -40,6 +41,8 @@ struct Stored {
     start: Vec<(Arc<str>, u64, i32, i64)>,
     pending: bool,
     disabled: Option<(String, i64)>,
+    #[serde(default)]
+    agreed: Option<(String, Option<u32>)>,
     created_ms: i64,
     updated_ms: i64,
 }
@@ -84,6 +87,10 @@ impl Endpoint {
                 Status::Disabled { reason, since_ms } => Some((reason.as_str().to_owned(), since_ms)),
                 Status::Active | Status::Pending => None,
             },
+            agreed: self
+                .agreed
+                .as_ref()
+                .map(|agreed| (agreed.url.as_str().to_owned(), agreed.rate_per_second)),
             created_ms: self.created_ms,
             updated_ms: self.updated_ms,
         };
@@ -109,6 +116,10 @@ impl Endpoint {
                 since_ms,
             },
         };
+        let agreed = |(url, rate_per_second): (String, Option<u32>)| {
+            let url = Url::parse(&url).map_err(|_| Unreadable("its agreement"))?;
+            Ok::<_, Unreadable>(Agreed { url, rate_per_second })
+        };
         Ok(Self {
             id: EndpointId::parse(&stored.id).map_err(|_| Unreadable("its id"))?,
             spec: Spec::parse(&stored.spec, ANY).map_err(|_| Unreadable("its specification"))?,
@@ -129,6 +140,7 @@ impl Endpoint {
             tenant,
             start,
             status,
+            agreed: stored.agreed.map(agreed).transpose()?,
             created_ms: stored.created_ms,
             updated_ms: stored.updated_ms,
         })

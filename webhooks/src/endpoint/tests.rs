@@ -351,9 +351,28 @@ fn an_endpoint_is_switched_off_and_on_and_asked_for_its_consent() {
         .expect("keys");
     assert_eq!(endpoint.status, disabled(Disabled::Gone, NOW_MS));
 
+    endpoint.resume(NOW_MS + 3);
+    assert_eq!(endpoint.status, Status::Active);
+    endpoint.pause(NOW_MS + 4);
+    assert_eq!(endpoint.status, disabled(Disabled::ByHand, NOW_MS + 4));
+
     let mut asked = self::endpoint(&with("handshake", json!(true)));
     assert_eq!(asked.status, Status::Pending);
-    asked.status = Status::Active;
+    // No detour makes up for the receiver's consent.
+    asked.pause(NOW_MS);
+    asked.resume(NOW_MS);
+    assert_eq!(asked.status, Status::Pending);
+    asked.agree(Some(10), NOW_MS);
+    assert_eq!(
+        (asked.status, asked.spec.rate_per_second),
+        (Status::Active, Some(10))
+    );
+    asked
+        .change(patched(&asked, json!({"rate_per_second": 50})), NOW_MS)
+        .expect("keys");
+    assert_eq!(asked.spec.rate_per_second, Some(10));
+    let again = Endpoint::from_stored(&asked.to_stored()).expect("readable");
+    assert_eq!(again.agreed, asked.agreed);
     asked
         .change(patched(&asked, json!({"description": "x"})), NOW_MS + 1)
         .expect("keys");
@@ -365,6 +384,35 @@ fn an_endpoint_is_switched_off_and_on_and_asked_for_its_consent() {
         )
         .expect("keys");
     assert_eq!(asked.status, Status::Pending);
+}
+
+#[test]
+fn keys_are_rotated_with_an_overlap_and_only_so_many_sign_at_once() {
+    let mut endpoint = endpoint(&with("signing", json!(["v1", "v1a"])));
+    let shown = endpoint.to_json_with_secrets();
+    let first = shown["secret"].as_str().expect("a secret").to_owned();
+    assert!(first.starts_with("whsec_"));
+    assert!(
+        shown["public_key"]
+            .as_str()
+            .is_some_and(|key| key.starts_with("whpk_"))
+    );
+    let hour = std::time::Duration::from_secs(3_600);
+    for _ in 1..KEYS_MAX {
+        endpoint.rotate(hour, NOW_MS).expect("room");
+    }
+    assert_ne!(endpoint.to_json_with_secrets()["secret"], json!(first));
+    assert_eq!(endpoint.keys.secrets.len(), KEYS_MAX);
+    assert_eq!(endpoint.keys.secrets[1].until_ms, Some(NOW_MS + 3_600_000));
+    assert_eq!(endpoint.rotate(hour, NOW_MS), Err(BadRotation::TooMany));
+    endpoint
+        .rotate(hour, NOW_MS + 3_600_000)
+        .expect("the others are over");
+    assert_eq!((endpoint.keys.secrets.len(), endpoint.keys.pairs.len()), (2, 2));
+    endpoint
+        .rotate(std::time::Duration::ZERO, NOW_MS + 3_600_000)
+        .expect("at once");
+    assert_eq!((endpoint.keys.secrets.len(), endpoint.keys.pairs.len()), (1, 1));
 }
 
 #[test]
