@@ -7,12 +7,14 @@ mod credentials;
 mod header;
 mod keys;
 mod owner;
+mod schema;
 mod spec;
 mod stored;
 
 pub use credentials::Credentials;
 pub use keys::{BadRotation, KEYS_MAX};
 pub use owner::Owner;
+pub use schema::schema;
 pub use spec::{Invalid, Ordering, Spec};
 
 use schemas::ids::TenantId;

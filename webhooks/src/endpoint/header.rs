@@ -7,8 +7,8 @@ use schemas::problem::Code;
 pub(super) const HEADERS_MAX: usize = 16;
 
 /// The longest name and the longest value.
-const NAME_BYTES_MAX: usize = 64;
-const VALUE_BYTES_MAX: usize = 1024;
+pub(super) const NAME_BYTES_MAX: usize = 64;
+pub(super) const VALUE_BYTES_MAX: usize = 1024;
 
 /// What begins like this is ours: the signature, the event, the body.
 const RESERVED_PREFIXES: [&str; 6] = ["webhook-", "signature", "content-", "ce-", "tidewire-", "proxy-"];

@@ -19,20 +19,20 @@ use crate::render::ContentMode;
 use crate::retry::Schedule;
 use crate::sign::Scheme;
 
-const URL_BYTES_MAX: usize = 2048;
-const STREAMS_MAX: usize = 64;
-const TYPES_MAX: usize = 64;
-const TYPE_BYTES_MAX: usize = 256;
-const DESCRIPTION_BYTES_MAX: usize = 1024;
-const METADATA_MAX: usize = 32;
-const METADATA_NAME_BYTES_MAX: usize = 64;
-const METADATA_VALUE_BYTES_MAX: usize = 512;
-const RATE_MAX: u64 = 10_000;
-const CONCURRENCY_MAX: u64 = 64;
-const CONCURRENCY: usize = 8;
-const TIMEOUT_MS_MIN: u64 = 100;
-const TIMEOUT_MS_MAX: u64 = 30_000;
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const URL_BYTES_MAX: usize = 2048;
+pub(super) const STREAMS_MAX: usize = 64;
+pub(super) const TYPES_MAX: usize = 64;
+pub(super) const TYPE_BYTES_MAX: usize = 256;
+pub(super) const DESCRIPTION_BYTES_MAX: usize = 1024;
+pub(super) const METADATA_MAX: usize = 32;
+pub(super) const METADATA_NAME_BYTES_MAX: usize = 64;
+pub(super) const METADATA_VALUE_BYTES_MAX: usize = 512;
+pub(super) const RATE_MAX: u64 = 10_000;
+pub(super) const CONCURRENCY_MAX: u64 = 64;
+pub(super) const CONCURRENCY: usize = 8;
+pub(super) const TIMEOUT_MS_MIN: u64 = 100;
+pub(super) const TIMEOUT_MS_MAX: u64 = 30_000;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The order of deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
