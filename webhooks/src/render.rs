@@ -71,6 +71,30 @@ impl ContentMode {
 pub fn render(event: &Event, mask: &Mask, mode: ContentMode) -> Rendered {
     let mut whole = Vec::with_capacity(event.encoded_bytes_hint());
     event.encode(mask, &mut whole);
+    formed(whole, mode)
+}
+
+/// The type of what is sent when somebody asks for a test. No stream has it.
+pub const TEST_TYPE: &str = "tidewire.test";
+
+/// What is sent when somebody asks for a test: an event that says that it is none, in the form of the others.
+#[must_use]
+pub fn test(id: &str, source: &str, time_ms: i64, stream: Option<&str>, mode: ContentMode) -> Rendered {
+    let time = jiff::Timestamp::from_millisecond(time_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let whole = serde_json::json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": source,
+        "type": TEST_TYPE,
+        "time": time.to_string(),
+        "datacontenttype": "application/json",
+        "data": { "test": true, "stream": stream },
+    });
+    formed(whole.to_string().into_bytes(), mode)
+}
+
+/// A structured event in the form that is asked for.
+fn formed(whole: Vec<u8>, mode: ContentMode) -> Rendered {
     if mode == ContentMode::Structured {
         return structured(whole);
     }
@@ -244,6 +268,32 @@ mod tests {
             header(&rendered, "tidewire-type"),
             Some("tidewire.observations.deleted")
         );
+    }
+
+    #[test]
+    fn a_test_looks_like_an_event_in_every_form_and_says_that_it_is_none() {
+        for mode in ContentMode::ALL {
+            let rendered = test(
+                "msg_test_1",
+                "/v1/webhooks/endpoints/ep_1",
+                0,
+                Some("observations"),
+                mode,
+            );
+            let body: Value = serde_json::from_slice(&rendered.body).expect("JSON");
+            let kind = match mode {
+                ContentMode::Thin | ContentMode::Structured => body["type"].as_str(),
+                ContentMode::Binary => header(&rendered, "ce-type"),
+                ContentMode::Raw => header(&rendered, "tidewire-type"),
+            };
+            assert_eq!(kind, Some(TEST_TYPE), "{mode:?}");
+            let data = match mode {
+                ContentMode::Thin => continue,
+                ContentMode::Structured => &body["data"],
+                ContentMode::Binary | ContentMode::Raw => &body,
+            };
+            assert_eq!(data["test"], true, "{mode:?}");
+        }
     }
 
     #[test]
