@@ -8,6 +8,7 @@
 
 mod attempts;
 mod endpoints;
+mod figures;
 mod idempotency;
 mod parked;
 mod replays;
@@ -17,6 +18,7 @@ mod watermarks;
 
 pub use attempts::{Attempt, AttemptFilter};
 pub use endpoints::{Created, Kept, Version};
+pub use figures::Figures;
 pub use idempotency::Idempotency;
 pub use parked::{Backlog, Claimed, Parked, Settled};
 pub use replays::{Kind, NewReplay, Reading, ReplayRow};

@@ -88,6 +88,7 @@ on_both! {
     deliveries_of_one_key_come_one_after_the_other
     what_is_not_called_is_not_due_and_what_is_too_old_is_dropped
     attempts_are_found_again_by_page_and_filter
+    figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for
     watermarks_never_go_back_within_one_life_of_a_topic
     a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_it_is
     who_has_caught_up_is_known_until_the_endpoint_is_gone
@@ -587,6 +588,45 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     let read = store.attempts(&lund, &all(), 9).await.expect("read");
     assert_eq!((&read[1], &read[3]), (&attempts[2], &attempts[0]));
     assert_eq!(store.expire_attempts(Duration::ZERO).await.expect("forgotten"), 5);
+    store.close().await;
+}
+
+async fn figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for(database: &Database) {
+    let store = database.open().await;
+    let (one, two) = (endpoint("lund"), endpoint("lund"));
+    let attempt = |endpoint: &Endpoint, number: u32, outcome: &str| Attempt {
+        id: Attempt::new_id(),
+        tenant: endpoint.tenant.clone(),
+        endpoint: endpoint.id.clone(),
+        delivery: DeliveryId::parse("msg_1").expect("an id"),
+        number,
+        at_ms: 1_000 * i64::from(number),
+        status: None,
+        outcome: outcome.to_owned(),
+        latency_ms: 10 * number,
+    };
+    let attempts = [
+        attempt(&one, 1, "timeout"),
+        attempt(&one, 2, "timeout"),
+        attempt(&one, 3, "delivered"),
+        attempt(&two, 4, "delivered"),
+    ];
+    store.log(&attempts).await.expect("logged");
+    let figures = store.figures(&one.tenant, &one.id, 2_000).await.expect("read");
+    assert_eq!(
+        figures,
+        Figures {
+            attempts: 2,
+            delivered: 1,
+            p50_ms: Some(20),
+            p95_ms: Some(30)
+        }
+    );
+    let foreign = store
+        .figures(&fixture::tenant("oslo"), &one.id, 0)
+        .await
+        .expect("read");
+    assert_eq!(foreign, Figures::default());
     store.close().await;
 }
 
