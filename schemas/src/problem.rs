@@ -141,6 +141,14 @@ codes! {
     CONTROL_ENTRIES = "control_entries_exceeded", 429, "too many entries of this kind", false;
     /// The control topic cannot be written, or there is none.
     CONTROL_UNAVAILABLE = "control_unavailable", 503, "the control topic cannot be written", true;
+    /// The token does not have the scope that the path asks for.
+    SCOPE_MISSING = "scope_missing", 403, "the token lacks a scope", false;
+    /// The endpoint has not agreed to be called.
+    ENDPOINT_PENDING = "endpoint_pending", 409, "the endpoint has not agreed to be called", false;
+    /// A handshake with an endpoint that waits for none.
+    HANDSHAKE_NOT_PENDING = "handshake_not_pending", 409, "the endpoint waits for no handshake", false;
+    /// As many secrets of the endpoint sign as may at once.
+    SECRETS = "secrets_exceeded", 409, "too many secrets sign at once", false;
     /// The store of webhooks cannot be reached.
     STORE_UNAVAILABLE = "store_unavailable", 503, "the store cannot be reached", true;
     /// Our fault.
