@@ -332,6 +332,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         upgrades: upgrades.clone(),
         page,
         graphql: surface,
+        webhooks: None,
     };
     let looked_at = Arc::clone(&source);
     let inside = Operations {

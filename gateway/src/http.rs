@@ -19,11 +19,13 @@
 //! requests finish; `serve` ends with the last connection (sessions end through `Hub::drain`).
 
 mod accept;
+mod api;
 mod body;
 mod catalogue;
 pub mod control;
 mod cors;
 mod credentials;
+mod documents;
 pub mod graphql;
 mod limits;
 pub mod listener;
@@ -40,6 +42,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod webhooks;
 mod websocket;
 
 use std::sync::Arc;
@@ -50,7 +53,6 @@ use auth::ticket::Tickets;
 use auth::token::Authenticator;
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
 use schemas::cursor::Sealer;
 use subscriptions::hub::Hub;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +66,7 @@ pub use self::origin::{BadOrigin, Origins};
 pub use self::page::Page;
 pub use self::problem::Problem;
 pub(crate) use self::problem::method_not_allowed;
+use crate::webhooks::desk::Desk;
 
 /// What the public surface stands on.
 pub struct Gateway {
@@ -93,30 +96,13 @@ pub struct Gateway {
     pub page: Option<Page>,
     /// GraphQL, where it is served.
     pub graphql: Option<Arc<graphql::Surface>>,
+    /// Webhooks, where they are sent.
+    pub(crate) webhooks: Option<Arc<Desk>>,
 }
 
 /// The routes of the public listener, the demo's included.
 pub fn public_router(gateway: Arc<Gateway>) -> Router {
-    // Axum's own answers to a wrong method have no body: each resource says what works.
-    let api = Router::new()
-        .route(
-            "/v1/streams",
-            get(catalogue::get).fallback(|| async { method_not_allowed("GET, HEAD") }),
-        )
-        .route(
-            "/v1/streams/{stream}",
-            get(streams::get)
-                .post(streams::post)
-                .fallback(|| async { method_not_allowed("GET, HEAD, POST") }),
-        )
-        .route(
-            "/v1/tickets",
-            post(tickets::post).fallback(|| async { method_not_allowed("POST") }),
-        )
-        .route(
-            "/v1/ws",
-            get(websocket::upgrade).fallback(|| async { method_not_allowed("GET") }),
-        );
+    let api = api::router(gateway.webhooks.is_some());
     let api = match &gateway.graphql {
         Some(surface) => api.merge(graphql::router(surface)),
         None => api,

@@ -19,16 +19,47 @@ use subscriptions::hub;
 use super::HttpLimits;
 use super::problem::{BODY_TIMEOUT, Problem};
 
+/// The media type of JSON.
+const JSON: &str = "application/json";
+
 /// Reads a JSON object.
 pub(crate) async fn object(request: Request, limits: &HttpLimits) -> Result<Map<String, Value>, Problem> {
-    if !is_json(request.headers()) {
-        return Err(Problem::new(
-            Code::UNSUPPORTED_MEDIA_TYPE,
-            "the body's media type is application/json",
-        ));
+    typed(request, limits, &[JSON]).await.map(|(members, _)| members)
+}
+
+/// Reads a JSON object of one of these media types; beside it, the bytes that it was read from.
+pub(crate) async fn typed(
+    request: Request,
+    limits: &HttpLimits,
+    media_types: &[&str],
+) -> Result<(Map<String, Value>, Bytes), Problem> {
+    if !is_one_of(request.headers(), media_types) {
+        return Err(not_understood(media_types));
     }
     let bytes = whole(request.into_body(), limits.body_bytes_max, limits.body_timeout).await?;
-    match serde_json::from_slice(&bytes) {
+    members(&bytes).map(|members| (members, bytes))
+}
+
+/// Reads a JSON object, or no body at all.
+pub(crate) async fn optional(request: Request, limits: &HttpLimits) -> Result<Map<String, Value>, Problem> {
+    let is_json = is_one_of(request.headers(), &[JSON]);
+    let bytes = whole(request.into_body(), limits.body_bytes_max, limits.body_timeout).await?;
+    match (bytes.is_empty(), is_json) {
+        (true, _) => Ok(Map::new()),
+        (false, true) => members(&bytes),
+        (false, false) => Err(not_understood(&[JSON])),
+    }
+}
+
+fn not_understood(media_types: &[&str]) -> Problem {
+    Problem::new(
+        Code::UNSUPPORTED_MEDIA_TYPE,
+        format!("the body's media type is {}", media_types.join(" or ")),
+    )
+}
+
+fn members(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+    match serde_json::from_slice(bytes) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(Problem::new(Code::BODY_INVALID, "the body is not a JSON object")),
         Err(error) => Err(Problem::new(
@@ -63,16 +94,15 @@ pub(crate) async fn whole(body: Body, bytes_max: usize, timeout: Duration) -> Re
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_one_of(headers: &HeaderMap, media_types: &[&str]) -> bool {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    kind.split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case("application/json")
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    media_types
+        .iter()
+        .any(|media_type| kind.eq_ignore_ascii_case(media_type))
 }
 
 /// A text member that may be absent; anything but a string is refused.

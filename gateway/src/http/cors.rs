@@ -18,9 +18,10 @@ use super::Gateway;
 use super::credentials::foreign;
 use super::origin::Caller;
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Accept, Authorization, Content-Type, If-None-Match, Last-Event-ID, X-GraphQL-Event-Stream-Token",
+    "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, \
+     X-GraphQL-Event-Stream-Token",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Link, ETag, Retry-After, Location, Tidewire-Cursor, Tidewire-Gap, Tidewire-Replay",

@@ -9,8 +9,10 @@ use schemas::filter::BadFilter;
 use schemas::problem::Code;
 use serde::Serialize;
 use subscriptions::hub::Failure;
+use webhooks::endpoint::Invalid;
 
 use super::graphql::with_charset;
+use crate::webhooks::desk::Refusal;
 
 /// The media type of a problem document.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
@@ -65,6 +67,8 @@ pub struct Problem {
     pub code: Code,
     /// More for people, without data. Empty: nothing more is said.
     pub detail: String,
+    /// The members of the body that are not acceptable, all of them.
+    fields: Vec<Invalid>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -80,6 +84,20 @@ struct Document<'a> {
     retry: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// The first member that is not acceptable (RFC 6901).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    /// All of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError<'a>>,
+}
+
+/// One member that is not acceptable.
+#[derive(Serialize)]
+struct FieldError<'a> {
+    pointer: &'a str,
+    code: &'static str,
+    detail: &'a str,
 }
 
 /// The code of an answer, for the metrics: an extension of the response.
@@ -92,6 +110,7 @@ impl Problem {
         Self {
             code,
             detail: detail.into(),
+            fields: Vec::new(),
             headers: Vec::new(),
         }
     }
@@ -176,6 +195,16 @@ impl Problem {
             detail: &self.detail,
             retry: self.code.retry,
             instance,
+            pointer: self.fields.first().map(|field| field.pointer.as_str()),
+            errors: self
+                .fields
+                .iter()
+                .map(|field| FieldError {
+                    pointer: &field.pointer,
+                    code: field.code.name,
+                    detail: &field.detail,
+                })
+                .collect(),
         };
         serde_json::to_vec(&document).expect("problem: a document of strings and numbers can be written")
     }
@@ -197,6 +226,15 @@ impl From<Failure> for Problem {
             failure.detail
         };
         Self::new(failure.code, detail)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            fields: refusal.fields,
+            ..Self::new(refusal.code, refusal.detail)
+        }
     }
 }
 
@@ -224,9 +262,12 @@ pub(crate) fn not_found() -> Problem {
 }
 
 /// A known path, another method. `allow` is the list of those that work.
-pub(crate) fn method_not_allowed(allow: &'static str) -> Problem {
-    Problem::new(Code::METHOD_NOT_ALLOWED, format!("allowed here: {allow}"))
-        .with(http::header::ALLOW, HeaderValue::from_static(allow))
+pub(crate) fn method_not_allowed(allow: &str) -> Problem {
+    let problem = Problem::new(Code::METHOD_NOT_ALLOWED, format!("allowed here: {allow}"));
+    match HeaderValue::try_from(allow) {
+        Ok(allow) => problem.with(http::header::ALLOW, allow),
+        Err(_) => problem,
+    }
 }
 
 #[cfg(test)]

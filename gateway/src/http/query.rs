@@ -95,6 +95,26 @@ impl Parameters {
     }
 }
 
+/// The parameters of a path that has no filters: those of these names, each at most once.
+pub(crate) fn only(
+    query: Option<&str>,
+    names: &[&'static str],
+) -> Result<Vec<(&'static str, String)>, Problem> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let known = names.iter().find(|known| ***known == *name);
+        let known = *known.ok_or_else(|| unknown("a parameter"))?;
+        if found.iter().any(|(have, _)| *have == known) {
+            return Err(Problem::new(
+                Code::PARAMETER_INVALID,
+                format!("{known} is given twice"),
+            ));
+        }
+        found.push((known, value.into_owned()));
+    }
+    Ok(found)
+}
+
 /// `close` is the only policy of this version.
 pub(crate) fn overflow(policy: &str) -> Result<(), Problem> {
     match policy {

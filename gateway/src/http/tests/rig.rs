@@ -40,6 +40,7 @@ use crate::http::listener::{Listener, Tls};
 use crate::http::{
     Gateway, HttpLimits, IngestStatus, Metrics, Operations, Origins, Page, operations_router, public_router,
 };
+use crate::webhooks::desk::Desk;
 
 /// The page that may call.
 pub(super) const ORIGIN: &str = "https://app.example";
@@ -107,6 +108,7 @@ pub(super) struct Unusual {
     /// Automatic persisted queries are on.
     pub(super) automatic: bool,
     pub(super) callback: CallbackSettings,
+    pub(super) webhooks: Option<Arc<Desk>>,
 }
 
 impl Rig {
@@ -175,6 +177,7 @@ impl Rig {
             drain: drain.clone(),
             upgrades: TaskTracker::new(),
             page: unusual.page,
+            webhooks: unusual.webhooks,
         });
         let operations = Arc::new(Operations {
             control: desk(control),
