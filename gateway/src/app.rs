@@ -289,6 +289,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
                 contract: &contract,
                 store: Arc::new(store),
                 control: control.clone(),
+                sealer: sealer.clone(),
                 clock,
                 drain_timeout: config.limits.drain_timeout,
             };
@@ -332,7 +333,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         upgrades: upgrades.clone(),
         page,
         graphql: surface,
-        webhooks: None,
+        webhooks: running.as_ref().map(Webhooks::desk),
     };
     let looked_at = Arc::clone(&source);
     let inside = Operations {

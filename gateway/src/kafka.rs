@@ -43,7 +43,7 @@ use rdkafka::error::KafkaResult;
 
 pub use control::ControlTopic;
 pub(crate) use live::to_decode;
-pub(crate) use logs::Logs;
+pub(crate) use logs::{Logs, Unavailable};
 pub(crate) use raw::RawRecord;
 pub use replay::Replay;
 pub use settings::{BadProperty, KafkaSettings, PROTECTED_PROPERTIES, ReplaySettings};

@@ -8,6 +8,7 @@ pub(crate) mod announcer;
 pub(crate) mod chores;
 pub(crate) mod clients;
 pub(crate) mod courier;
+pub(crate) mod desk;
 pub(crate) mod journal;
 mod metrics;
 pub(crate) mod planner;
@@ -29,13 +30,15 @@ use base64::engine::general_purpose::STANDARD;
 use prometheus_client::registry::Registry as Counted;
 use rdkafka::error::KafkaError;
 use schemas::contract::Contract;
+use schemas::cursor::Sealer;
 use schemas::decode::Decoder;
+use schemas::ids::TenantId;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
-use webhooks::delivery::DeliveryIds;
+use webhooks::delivery::{DeliveryIds, EndpointId};
 use webhooks::scheduler::Scheduler;
 use webhooks::sign::{Ed25519, Held, MessageSigner};
 use webhooks::store::Store;
@@ -45,10 +48,11 @@ use crate::kafka::group::resolver::Resolver;
 use crate::kafka::group::{Group, Parts, Receipts};
 use crate::kafka::letters::{Letters, create_topics};
 use crate::kafka::{KafkaSettings, Logs, group_consumer};
-use announcer::Announcer;
+use announcer::{Announcer, Notice};
 use chores::{Chores, Teller};
 use clients::{Clients, Reaches};
 use courier::Courier;
+use desk::{Announce, Desk, DeskSettings, Paces};
 use journal::Journal;
 pub(crate) use metrics::Metrics;
 use planner::{OrderKeys, Planner};
@@ -69,6 +73,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) contract: &'a Arc<Contract>,
     pub(crate) store: Arc<Store>,
     pub(crate) control: Control,
+    pub(crate) sealer: Sealer,
     pub(crate) clock: Clock,
     pub(crate) drain_timeout: Duration,
 }
@@ -98,6 +103,7 @@ pub(crate) struct Webhooks {
     /// What does not end by itself.
     tasks: JoinSet<&'static str>,
     stop: CancellationToken,
+    desk: Arc<Desk>,
     /// What ends when everything is written.
     writers: JoinSet<()>,
     store: Arc<Store>,
@@ -114,6 +120,7 @@ impl Webhooks {
             contract,
             store,
             control,
+            sealer,
             clock,
             drain_timeout,
         } = setup;
@@ -150,6 +157,34 @@ impl Webhooks {
         let (changed, poked) = watch::channel(0);
         let (announcer, notices) =
             Announcer::new(&config.events_topic, letters.clone(), clock, metrics.clone());
+        let tell = announcer.clone();
+        let announce = move |tenant: &TenantId, endpoint: &EndpointId, event, detail| {
+            let mut notice = Notice::new(event, endpoint);
+            notice.detail = detail;
+            tell.tell(tenant, notice);
+        };
+        let desk = Arc::new(Desk {
+            store: Arc::clone(&store),
+            contract: Arc::clone(contract),
+            logs: Arc::clone(&logs),
+            signer: Arc::clone(&signer),
+            clients: Arc::clone(&clients),
+            ids: Arc::clone(&ids),
+            sealer,
+            clock,
+            settings: DeskSettings {
+                endpoints_per_tenant_max: i64::try_from(config.endpoints_per_tenant_max).unwrap_or(i64::MAX),
+                secret_overlap: config.secret_overlap,
+                personal_max_ms: i64::try_from(config.personal_max.as_millis()).unwrap_or(i64::MAX),
+                origin: config.origin.clone(),
+                consumer: config.consumer_group.clone(),
+            },
+            changed: changed.clone(),
+            announce: Announce {
+                tell: Some(Box::new(announce)),
+            },
+            paces: Paces::default(),
+        });
         let (journal, attempts) = Journal::new(Arc::clone(&store), metrics.clone());
         let receipts = Arc::new(Receipts::default());
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
@@ -296,10 +331,16 @@ impl Webhooks {
             stop_scheduler,
             tasks,
             stop,
+            desk,
             writers,
             store,
             holder,
         })
+    }
+
+    /// What the REST API asks.
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
     }
 
     /// Waits until a part ends that should not. Cancel safe.

@@ -63,7 +63,7 @@ impl Logs {
     ) -> Result<Self, rdkafka::error::KafkaError> {
         Ok(Self {
             lookup: Lookup::start(settings)?,
-            wanted: Wanted::new(&contract.streams, &settings.dead_letter_topic),
+            wanted: Wanted::new(&contract.streams, settings.own_topics()),
             contract: Arc::clone(contract),
             settings: settings.clone(),
         })

@@ -52,13 +52,13 @@ pub(crate) struct Clients {
     reaches: Reaches,
     global: Client,
     private: Client,
-    /// By endpoint, with the revision that the certificate is of. Bounded by the endpoints that show one.
+    /// By endpoint, with the time of the change that the certificate is of. Bounded by the endpoints that show one.
     certified: Mutex<HashMap<EndpointId, (i64, Client)>>,
     tokens: Mutex<HashMap<EndpointId, Token>>,
 }
 
 struct Token {
-    revision: i64,
+    changed_ms: i64,
     value: HeaderValue,
     until: Instant,
 }
@@ -84,19 +84,19 @@ impl Clients {
     }
 
     /// The client for what is sent to an endpoint.
-    pub(crate) fn of(&self, endpoint: &Endpoint, revision: i64) -> Result<Client, EgressError> {
+    pub(crate) fn of(&self, endpoint: &Endpoint) -> Result<Client, EgressError> {
         let reach = self.reach(&endpoint.tenant);
         let Credentials::Mtls { certificate, key } = &endpoint.spec.credentials else {
             return Ok(self.plain(reach));
         };
         let mut certified = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, client)) = certified.get(&endpoint.id)
-            && *known == revision
+            && *known == endpoint.updated_ms
         {
             return Ok(client.clone());
         }
         let client = Client::for_deliveries(reach, Some(&Identity::new(certificate, key)))?;
-        certified.insert(endpoint.id.clone(), (revision, client.clone()));
+        certified.insert(endpoint.id.clone(), (endpoint.updated_ms, client.clone()));
         Ok(client)
     }
 
@@ -110,11 +110,7 @@ impl Clients {
     }
 
     /// The bearer token for a destination that wants one by OAuth 2, fetched if there is none that is good.
-    pub(crate) async fn token(
-        &self,
-        endpoint: &Endpoint,
-        revision: i64,
-    ) -> Result<Option<HeaderValue>, EgressError> {
+    pub(crate) async fn token(&self, endpoint: &Endpoint) -> Result<Option<HeaderValue>, EgressError> {
         let Credentials::OAuth2 {
             token_url,
             client_id,
@@ -125,7 +121,7 @@ impl Clients {
             return Ok(None);
         };
         if let Some(token) = self.tokens().get(&endpoint.id)
-            && token.revision == revision
+            && token.changed_ms == endpoint.updated_ms
             && Instant::now() < token.until
         {
             return Ok(Some(token.value.clone()));
@@ -171,7 +167,7 @@ impl Clients {
             Duration::from_secs(seconds).saturating_sub(TOKEN_MARGIN)
         });
         let token = Token {
-            revision,
+            changed_ms: endpoint.updated_ms,
             value: value.clone(),
             until: Instant::now() + age.min(TOKEN_AGE_MAX),
         };

@@ -81,11 +81,11 @@ impl World for Courier {
         };
         let endpoint = &entry.kept.endpoint;
         let rendered = render(&event, &mask, endpoint.spec.content);
-        let client = match self.clients.of(endpoint, entry.kept.revision) {
+        let client = match self.clients.of(endpoint) {
             Ok(client) => client,
             Err(error) => return self.unsent(&job, start, error.class()),
         };
-        let token = match self.clients.token(endpoint, entry.kept.revision).await {
+        let token = match self.clients.token(endpoint).await {
             Ok(token) => token,
             Err(_) => return self.unsent(&job, start, "credentials"),
         };

@@ -4,7 +4,6 @@
 //! Every change is on record (an audit line with action, endpoint and tenant), and the registries are poked to look at it.
 //! Who decides where an endpoint's deliveries go, or what goes out, is shown at least as much by its own token.
 
-mod clients;
 mod cursor;
 mod dry_run;
 mod endpoints;
@@ -32,11 +31,10 @@ use webhooks::endpoint::{Endpoint, Invalid, Owner};
 use webhooks::sign::MessageSigner;
 use webhooks::store::{Kept, Store, StoreError};
 
-use super::logs::{Logs, Unavailable};
+use super::clients::Clients;
+use crate::kafka::{Logs, Unavailable};
 
-pub(crate) use clients::Clients;
 pub(crate) use dry_run::DRY_RUN_EVENTS_MAX;
-pub(crate) use endpoints::Made;
 pub(crate) use replays::Wish;
 
 /// How often a change is tried again where somebody else was quicker.
@@ -53,9 +51,9 @@ pub(crate) struct Desk {
     /// The gateway's own keys.
     pub(crate) signer: Arc<MessageSigner>,
     /// The ways out.
-    pub(crate) clients: Clients,
+    pub(crate) clients: Arc<Clients>,
     /// Makes the ids of deliveries.
-    pub(crate) ids: DeliveryIds,
+    pub(crate) ids: Arc<DeliveryIds>,
     /// Seals and opens cursors.
     pub(crate) sealer: Sealer,
     /// The time of day.
@@ -78,8 +76,6 @@ pub(crate) struct DeskSettings {
     pub(crate) secret_overlap: Duration,
     /// How long an endpoint is kept on behalf of a person without an application.
     pub(crate) personal_max_ms: i64,
-    /// Which addresses a tenant's endpoints may have.
-    pub(crate) reach: Box<dyn Fn(&TenantId) -> Reach + Send + Sync>,
     /// Who asks, in a handshake (`WebHook-Request-Origin`).
     pub(crate) origin: String,
     /// The consumer whose watermarks tell how far partitions are settled.
@@ -262,7 +258,7 @@ impl Desk {
     }
 
     fn reach(&self, tenant: &TenantId) -> Reach {
-        (self.settings.reach)(tenant)
+        self.clients.reach(tenant)
     }
 
     /// Refuses who is shown less than what would go out on the owner's behalf. Of a stream that its owner may not have

@@ -142,6 +142,7 @@ impl House {
             contract: &self.contract,
             store: self.store().await,
             control: Control::none(),
+            sealer: Sealer::new(&self.keys.cursor).expect("keys"),
             clock: Clock::System,
             drain_timeout: Duration::from_secs(10),
         };

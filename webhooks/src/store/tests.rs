@@ -604,6 +604,7 @@ async fn figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for(database:
         status: None,
         outcome: outcome.to_owned(),
         latency_ms: 10 * number,
+        place: None,
     };
     let attempts = [
         attempt(&one, 1, "timeout"),

@@ -40,7 +40,6 @@ use crate::http::listener::{Listener, Tls};
 use crate::http::{
     Gateway, HttpLimits, IngestStatus, Metrics, Operations, Origins, Page, operations_router, public_router,
 };
-use crate::webhooks::desk::Desk;
 
 /// The page that may call.
 pub(super) const ORIGIN: &str = "https://app.example";
@@ -108,7 +107,7 @@ pub(super) struct Unusual {
     /// Automatic persisted queries are on.
     pub(super) automatic: bool,
     pub(super) callback: CallbackSettings,
-    pub(super) webhooks: Option<Arc<Desk>>,
+    pub(super) webhooks: Option<Arc<crate::webhooks::desk::Desk>>,
 }
 
 impl Rig {

@@ -150,6 +150,8 @@ impl Reader {
                     tracing::warn!(%code, partition, "the control topic is not read at the moment");
                 }
                 Polled::Client(code) => tracing::debug!(%code, "the control topic's consumer"),
+                // No group is ever joined here.
+                Polled::Rebalance { .. } | Polled::Uncommitted(_) => {}
             }
         }
         match &mut self.fresh {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use auth::egress::{EgressError, Reach, Request, SendBounds};
+use auth::egress::{EgressError, Request, SendBounds};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use schemas::ids::TenantId;
 use schemas::problem::Code;
@@ -49,8 +49,7 @@ impl Desk {
 
     /// Asks the receiver of an endpoint that waits for its consent.
     pub(super) async fn ask(&self, endpoint: Endpoint) -> Result<Asked, Refusal> {
-        let reach = self.reach(&endpoint.tenant);
-        let reply = self.options(&endpoint, reach).await;
+        let reply = self.options(&endpoint).await;
         let (outcome, status) = match reply {
             Ok((status, headers)) => (agreed(status, &headers, &self.settings.origin), Some(status)),
             Err(error) => (Err(error.class()), None),
@@ -84,8 +83,8 @@ impl Desk {
         })
     }
 
-    async fn options(&self, endpoint: &Endpoint, reach: Reach) -> Result<(u16, HeaderMap), EgressError> {
-        let client = self.clients.client(reach, &endpoint.spec.credentials)?;
+    async fn options(&self, endpoint: &Endpoint) -> Result<(u16, HeaderMap), EgressError> {
+        let client = self.clients.of(endpoint)?;
         let mut headers = HeaderMap::new();
         if let Ok(origin) = HeaderValue::try_from(&self.settings.origin) {
             headers.insert(REQUEST_ORIGIN, origin);

@@ -13,7 +13,7 @@ use schemas::problem::Code;
 use serde_json::{Value, json};
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
 use webhooks::endpoint::{Endpoint, Status};
-use webhooks::store::{Attempt, AttemptFilter, Kept, NewReplay, ReplayRow};
+use webhooks::store::{Attempt, AttemptFilter, Kept, Kind, NewReplay, ReplayRow};
 
 use super::{Desk, Refusal, time};
 
@@ -95,8 +95,7 @@ impl Desk {
             };
             parts.extend(parts_of(endpoint, stream, ends, &first, &last));
         }
-        let kind = if wish.from == "failed" { "failed" } else { "range" };
-        self.begin(tenant, id, kind, &parts).await
+        self.begin(tenant, id, Kind::Replay, &parts).await
     }
 
     /// Sends one delivery again: a replay of one offset.
@@ -112,7 +111,7 @@ impl Desk {
             until: position.offset + 1,
             position,
         };
-        self.begin(tenant, &id, "resend", &[part]).await
+        self.begin(tenant, &id, Kind::Resend, &[part]).await
     }
 
     /// The replays of an endpoint, the latest first.
@@ -170,7 +169,7 @@ impl Desk {
         &self,
         tenant: &TenantId,
         id: &EndpointId,
-        kind: &'static str,
+        kind: Kind,
         parts: &[NewReplay],
     ) -> Result<String, Refusal> {
         let replay = format!("rp_{}", ulid::Ulid::generate());
@@ -334,7 +333,7 @@ fn shown(rows: &[ReplayRow]) -> Vec<Value> {
             let done = rows.iter().filter(|row| row.next >= row.until).count();
             Some(json!({
                 "id": id,
-                "kind": first.kind,
+                "kind": first.kind.as_str(),
                 "streams": streams,
                 "created_at": time(first.created_ms),
                 "partitions": rows.len(),
@@ -391,7 +390,7 @@ mod tests {
     fn what_is_shown_of_replays_has_no_offsets() {
         let row = |id: &str, partition, next| ReplayRow {
             id: id.to_owned(),
-            kind: "range".to_owned(),
+            kind: Kind::Replay,
             stream: schemas::ids::StreamName::parse("observations").expect("a name"),
             topic: "secret-topic".to_owned(),
             partition,

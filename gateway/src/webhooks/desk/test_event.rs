@@ -8,7 +8,7 @@ use schemas::problem::Code;
 use serde_json::{Value, json};
 use webhooks::attempt::{self, Outgoing};
 use webhooks::delivery::{DeliveryId, EndpointId};
-use webhooks::endpoint::{Credentials, Status};
+use webhooks::endpoint::Status;
 use webhooks::render;
 
 use super::{Desk, Refusal};
@@ -35,17 +35,13 @@ impl Desk {
                 "delivery": delivery.as_str(), "outcome": outcome, "status": status, "latency_ms": latency_ms,
             })
         };
-        let reach = self.reach(tenant);
-        let client = match self.clients.client(reach, &endpoint.spec.credentials) {
+        let client = match self.clients.of(&endpoint) {
             Ok(client) => client,
             Err(error) => return Ok(answer(error.class(), None, 0)),
         };
-        if let Credentials::OAuth2 { .. } = endpoint.spec.credentials {
-            return Err(Refusal::new(
-                Code::UNSUPPORTED,
-                "no test with a token that is fetched",
-            ));
-        }
+        let Ok(token) = self.clients.token(&endpoint).await else {
+            return Ok(answer("credentials", None, 0));
+        };
         let source = format!("/v1/webhooks/endpoints/{id}");
         let now_ms = self.clock.now_ms();
         let rendered = render::test(delivery.as_str(), &source, now_ms, stream, endpoint.spec.content);
@@ -56,7 +52,7 @@ impl Desk {
             rendered: &rendered,
             position: None,
             dead_lettered: None,
-            token: None,
+            token: token.as_ref(),
         };
         let report = attempt::post(&client, &outgoing, &self.signer, self.clock).await;
         tracing::info!(target: "tidewire::audit", action = "tested", endpoint = %id, %tenant, "an endpoint was called");
