@@ -171,7 +171,7 @@ pub(crate) fn principal(who: &Who) -> Principal {
         issued_at_ms: None,
         expires_at_ms: i64::MAX,
         application: None,
-        denials: std::sync::Arc::default(),
+        denials: Arc::default(),
     }
 }
 
