@@ -7,8 +7,10 @@
 //! The same statements run on both engines (`$1` works on both); what differs stands in [`Engine`] and in the migrations.
 
 mod attempts;
+mod catch_ups;
 mod endpoints;
 mod figures;
+mod given_up;
 mod idempotency;
 mod parked;
 mod replays;
@@ -17,6 +19,7 @@ mod vault;
 mod watermarks;
 
 pub use attempts::{Attempt, AttemptFilter};
+pub use catch_ups::CatchUp;
 pub use endpoints::{Created, Kept, Version};
 pub use figures::Figures;
 pub use idempotency::Idempotency;

@@ -92,6 +92,8 @@ on_both! {
     watermarks_never_go_back_within_one_life_of_a_topic
     a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_it_is
     who_has_caught_up_is_known_until_the_endpoint_is_gone
+    a_stream_that_is_not_wanted_any_more_is_caught_up_with_anew
+    what_was_given_up_is_neither_delivered_nor_waiting_nor_denied
     nodes_that_are_silent_do_not_share_the_work
     nothing_secret_is_stored_in_the_clear_or_opens_with_another_key
 }
@@ -800,6 +802,82 @@ async fn a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_
             .expect("asked")
     );
     assert_eq!(store.replays(&one.tenant, &one.id).await.expect("read"), []);
+    store.close().await;
+}
+
+async fn a_stream_that_is_not_wanted_any_more_is_caught_up_with_anew(database: &Database) {
+    let store = database.open().await;
+    let one = create(&store, "lund").await;
+    let stream = StreamName::parse("observations").expect("a name");
+    let keep = async |from| {
+        let parts = [part(&one, 0, from, 12)];
+        store
+            .add_replays("cu_1", Kind::CatchUp, &parts)
+            .await
+            .expect("kept");
+    };
+    let known = async || store.catch_ups(&one.id, &stream).await.expect("read");
+    keep(10).await;
+    keep(11).await;
+    let expected = |offset| CatchUp {
+        next: fixture::position(0, offset),
+        until: 12,
+    };
+    assert_eq!(known().await, [expected(10)]);
+    let other = StreamName::parse("billing").expect("a name");
+    store
+        .forget_catch_ups(&one.id, &other)
+        .await
+        .expect("nothing to do");
+    assert_eq!(known().await.len(), 1);
+    store.forget_catch_ups(&one.id, &stream).await.expect("forgotten");
+    assert_eq!(known().await, []);
+    keep(11).await;
+    assert_eq!(known().await, [expected(11)]);
+    store.close().await;
+}
+
+async fn what_was_given_up_is_neither_delivered_nor_waiting_nor_denied(database: &Database) {
+    let store = database.open().await;
+    let one = create(&store, "lund").await;
+    let stream = StreamName::parse("observations").expect("a name");
+    let attempt = |partition: i32, offset: i64, number: u32, outcome: &str| Attempt {
+        id: Attempt::new_id(),
+        tenant: one.tenant.clone(),
+        endpoint: one.id.clone(),
+        delivery: delivery(&one, partition, offset).delivery,
+        number,
+        at_ms: 1_000,
+        status: None,
+        outcome: outcome.to_owned(),
+        latency_ms: 1,
+        place: Some((stream.clone(), fixture::position(partition, offset))),
+    };
+    let attempts = [
+        // Delivered in the end; waiting; denied; given up, twice in one partition.
+        attempt(0, 1, 1, "timeout"),
+        attempt(0, 1, 2, "delivered"),
+        attempt(0, 2, 1, "status"),
+        attempt(0, 3, 1, "not_granted"),
+        attempt(0, 5, 1, "status"),
+        attempt(0, 4, 1, "timeout"),
+        attempt(1, 9, 1, "dns"),
+    ];
+    store.log(&attempts).await.expect("logged");
+    store.park(&[delivery(&one, 0, 2)]).await.expect("parked");
+    let given_up = store.given_up(&one.tenant, &one.id).await.expect("read");
+    assert_eq!(
+        given_up,
+        [
+            (stream.clone(), fixture::position(0, 4)),
+            (stream.clone(), fixture::position(1, 9))
+        ]
+    );
+    let foreign = store
+        .given_up(&fixture::tenant("oslo"), &one.id)
+        .await
+        .expect("read");
+    assert_eq!(foreign, []);
     store.close().await;
 }
 
