@@ -169,6 +169,7 @@ impl Webhooks {
             logs: Arc::clone(&logs),
             signer: Arc::clone(&signer),
             clients: Arc::clone(&clients),
+            control: control.clone(),
             ids: Arc::clone(&ids),
             sealer,
             clock,

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use auth::access::Grant;
 use auth::clock::Clock;
+use auth::control::Control;
 use auth::egress::Reach;
 use auth::token::Principal;
 use schemas::contract::{Contract, Stream};
@@ -52,6 +53,8 @@ pub(crate) struct Desk {
     pub(crate) signer: Arc<MessageSigner>,
     /// The ways out.
     pub(crate) clients: Arc<Clients>,
+    /// Who is revoked, and whose consent was withdrawn.
+    pub(crate) control: Control,
     /// Makes the ids of deliveries.
     pub(crate) ids: Arc<DeliveryIds>,
     /// Seals and opens cursors.
@@ -264,7 +267,10 @@ impl Desk {
     /// Refuses who is shown less than what would go out on the owner's behalf. Of a stream that its owner may not have
     /// any more nothing goes out.
     fn covers(&self, principal: &Principal, owner: &Owner, streams: &[StreamName]) -> Result<(), Refusal> {
-        let owner = owner.principal();
+        let Ok(owner) = self.control.admit(&owner.principal()) else {
+            // A revoked owner gets nothing, wherever it would go.
+            return Ok(());
+        };
         for (place, name) in streams.iter().enumerate() {
             let Some(stream) = self.contract.stream(name.as_str()) else {
                 continue;

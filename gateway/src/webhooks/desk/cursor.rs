@@ -1,7 +1,7 @@
 //! The cursor of an endpoint: from there on everything that is unsettled follows, at least once, on SSE, WebSocket and pull.
 //!
-//! Invariant: nothing that is owed and not delivered lies before it. What is parked is read after how far partitions are
-//! settled: what is parked in between is after the mark that was read.
+//! Invariant: nothing that is owed and not delivered lies before it. How far partitions are settled is read first, then how
+//! far the endpoint has caught up, then what is parked: what moves on in between is after the mark that was read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use webhooks::delivery::{EndpointId, Position};
 use webhooks::endpoint::Endpoint;
 use webhooks::ledger::Commit;
 use webhooks::matching::Start;
+use webhooks::store::CatchUp;
 
 use super::{Desk, Refusal};
 
@@ -35,8 +36,9 @@ impl Desk {
         for topic in topics {
             settled.extend(self.store.watermarks(&self.settings.consumer, topic).await?);
         }
+        let caught_up = self.store.catch_ups(id, &stream.name).await?;
         let parked = self.store.unsettled(id).await?;
-        let positions = unsettled(&ends, &endpoint.start, &settled, &parked);
+        let positions = unsettled(&ends, &endpoint.start, &settled, &caught_up, &parked);
         let cursor = cursor(&positions, self.contract.revision, self.clock.now_ms());
         let text = self.sealer.seal(&stream.name, tenant, &cursor);
         Ok((stream, text))
@@ -61,28 +63,38 @@ impl Desk {
     }
 }
 
-/// Of each partition the first position that is unsettled: the lowest of how far it is settled and of what is parked.
-fn unsettled(ends: &[Position], start: &Start, settled: &[Commit], parked: &[Position]) -> Vec<Position> {
-    let begins: BTreeMap<(&str, u64, i32), i64> = start
-        .iter()
-        .map(|(topic, incarnation, partition, offset)| ((&**topic, incarnation.0, partition), offset))
-        .collect();
+/// Of each partition the first position that is unsettled: the lowest of how far it is settled, how far the endpoint has
+/// caught up, and what is parked.
+fn unsettled(
+    ends: &[Position],
+    start: &Start,
+    settled: &[Commit],
+    caught_up: &[CatchUp],
+    parked: &[Position],
+) -> Vec<Position> {
     let from = |end: &Position| {
-        // A partition that the endpoint does not know came later: it is owed from its beginning.
-        let begin = begins
-            .get(&(&*end.topic, end.incarnation.0, end.partition))
-            .copied();
+        let is_here = |have: &Position| {
+            have.topic == end.topic && have.partition == end.partition && have.incarnation == end.incarnation
+        };
+        let begin = start.of(&end.topic, end.incarnation, end.partition);
         let commit = settled.iter().find(|commit| {
             commit.partition.topic == end.topic
                 && commit.partition.number == end.partition
                 && commit.incarnation == end.incarnation
         });
-        let settled = commit.map_or(0, |commit| commit.offset).max(begin.unwrap_or(0));
-        let waiting = parked.iter().filter(|parked| {
-            parked.topic == end.topic
-                && parked.partition == end.partition
-                && parked.incarnation == end.incarnation
-        });
+        let settled = match caught_up.iter().find(|part| is_here(&part.next)) {
+            // Whoever reads the partition does not know the endpoint yet: nothing of it is settled.
+            None => begin,
+            Some(part) => {
+                let settled = commit.map_or(0, |commit| commit.offset).max(begin);
+                if part.next.offset < part.until {
+                    settled.min(part.next.offset)
+                } else {
+                    settled
+                }
+            }
+        };
+        let waiting = parked.iter().filter(|parked| is_here(parked));
         waiting.map(|parked| parked.offset).fold(settled, i64::min)
     };
     ends.iter()
@@ -151,27 +163,48 @@ mod tests {
     #[test]
     fn it_begins_at_the_lowest_of_what_is_not_settled() {
         let ends = [
-            at("a", 1, 0, 100),
-            at("a", 1, 1, 100),
-            at("a", 1, 2, 100),
-            at("b", 2, 0, 9),
-            at("b", 2, 1, 9),
-        ];
+            ("a", 1, 0),
+            ("a", 1, 1),
+            ("a", 1, 2),
+            ("a", 1, 3),
+            ("b", 2, 0),
+            ("c", 1, 0),
+        ]
+        .map(|(topic, incarnation, partition)| at(topic, incarnation, partition, 100));
         let mut start = Start::default();
-        start.extend([at("a", 1, 0, 10), at("a", 1, 1, 60), at("b", 1, 0, 5)]);
+        start.extend([
+            at("a", 1, 0, 10),
+            at("a", 1, 1, 60),
+            at("a", 1, 3, 10),
+            at("b", 1, 0, 5),
+            at("c", 1, 0, 40),
+        ]);
         let settled = [
             commit("a", 1, 0, 50),
             commit("a", 1, 1, 50),
+            commit("a", 1, 3, 90),
             // Of another life of the topic: it says nothing of this one.
             commit("b", 1, 0, 1_000),
+            commit("c", 1, 0, 90),
         ];
-        let parked = [at("a", 1, 0, 30), at("a", 1, 2, 7), at("b", 1, 1, 3)];
-        let offsets: Vec<i64> = unsettled(&ends, &start, &settled, &parked)
+        let part = |topic: &str, incarnation, partition, next, until| CatchUp {
+            next: at(topic, incarnation, partition, next),
+            until,
+        };
+        let caught_up = [
+            part("a", 1, 0, 10, 10),
+            part("a", 1, 1, 60, 60),
+            part("a", 1, 2, 0, 0),
+            part("a", 1, 3, 20, 80),
+            part("b", 2, 0, 0, 0),
+        ];
+        let parked = [at("a", 1, 0, 30), at("b", 1, 0, 3)];
+        let offsets: Vec<i64> = unsettled(&ends, &start, &settled, &caught_up, &parked)
             .iter()
             .map(|position| position.offset)
             .collect();
-        // Parked; not settled before it was made; nothing known; made again; made again.
-        assert_eq!(offsets, [30, 60, 0, 0, 0]);
+        // Parked; settled before it was made; never committed; still catching up; made again; not known to the reader.
+        assert_eq!(offsets, [30, 60, 0, 20, 0, 40]);
     }
 
     #[test]

@@ -72,7 +72,13 @@ impl Desk {
     ) -> Result<Value, Refusal> {
         let stream = self.contract.stream(stream);
         let stream = stream.ok_or_else(|| Refusal::field(Code::STREAM_FORBIDDEN, "/stream", ""))?;
-        let principal = owner.principal();
+        // Consent that was withdrawn hides here what it hides there.
+        let principal = self.control.admit(&owner.principal()).map_err(|bad| {
+            Refusal::new(
+                Code::STREAM_FORBIDDEN,
+                format!("its owner may have nothing: {}", bad.detail),
+            )
+        })?;
         let compile = |wanted: &Wanted| {
             // Events from before it was made are looked at as well.
             let interest = Interest::compile(id, wanted, Start::default(), stream, &principal);
@@ -90,10 +96,10 @@ impl Desk {
         let (mut shown, mut room) = (0_usize, BODIES_BYTES_MAX);
         let mut deliveries = Vec::new();
         for (event, position) in self.logs.last(stream, &owner.tenant, events).await? {
-            if everything.judge(&event, &position, now_ms).is_some() {
+            if everything.shows(&event, now_ms).is_some() {
                 shown += 1;
             }
-            if let Some(mask) = wanted.judge(&event, &position, now_ms) {
+            if let Some(mask) = wanted.shows(&event, now_ms) {
                 let rendered = render(&event, &mask, spec.content);
                 let body = room >= rendered.body.len();
                 room -= if body { rendered.body.len() } else { 0 };

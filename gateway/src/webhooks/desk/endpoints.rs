@@ -129,6 +129,10 @@ impl Desk {
             if updated.is_none() {
                 continue;
             }
+            let is_gone = |name: &&StreamName| !endpoint.spec.streams.contains(name);
+            for removed in before.spec.streams.iter().filter(is_gone) {
+                self.store.forget_catch_ups(id, removed).await?;
+            }
             if endpoint.status == Status::Active && before.status != Status::Active {
                 self.store.report_health(id, None, None).await?;
             }

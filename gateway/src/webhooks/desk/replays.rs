@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use schemas::contract::Stream;
 use schemas::cursor::{BadCursor, Cursor, Position as At, topic_digest};
-use schemas::ids::TenantId;
+use schemas::ids::{StreamName, TenantId};
 use schemas::problem::Code;
 use serde_json::{Value, json};
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
@@ -77,18 +77,20 @@ impl Desk {
             return Err(Refusal::field(Code::FIELD_INVALID, "/stream", detail));
         }
         self.admit_replay(tenant, id).await?;
+        let given_up = self.given_up(&kept, wish).await?;
         let mut parts = Vec::new();
         for stream in &streams {
-            let from = match wish.from.as_str() {
-                "failed" => Mark::Time(self.failed_since(&kept).await?),
-                text => self.mark(text, stream, tenant, "/from")?,
-            };
             let until = wish.until.as_deref();
             let until = until
                 .map(|text| self.mark(text, stream, tenant, "/until"))
                 .transpose()?;
             let ends = self.logs.ends(stream, tenant).await?;
-            let first = self.offsets(&from, stream, tenant, &ends, "/from").await?;
+            let first = if wish.from == "failed" {
+                self.failed(&kept, &given_up, stream, &ends).await?
+            } else {
+                let from = self.mark(&wish.from, stream, tenant, "/from")?;
+                self.offsets(&from, stream, tenant, &ends, "/from").await?
+            };
             let last = match &until {
                 Some(until) => self.offsets(until, stream, tenant, &ends, "/until").await?,
                 None => ends.iter().map(|end| end.offset).collect(),
@@ -180,20 +182,41 @@ impl Desk {
         Ok(replay)
     }
 
-    /// Since when an endpoint failed: since nothing succeeds, or since it is disabled for that.
-    async fn failed_since(&self, kept: &Kept) -> Result<i64, Refusal> {
-        let disabled_ms = match kept.endpoint.status {
-            Status::Disabled { since_ms, .. } => Some(since_ms),
-            Status::Active | Status::Pending => None,
+    /// What was given up of an endpoint, where that is asked for. An endpoint of which nothing was, and that does not fail,
+    /// has nothing to be sent again.
+    async fn given_up(&self, kept: &Kept, wish: &Wish) -> Result<Vec<(StreamName, Position)>, Refusal> {
+        if wish.from != "failed" {
+            return Ok(Vec::new());
+        }
+        let endpoint = &kept.endpoint;
+        let given_up = self.store.given_up(&endpoint.tenant, &endpoint.id).await?;
+        if given_up.is_empty() && failed_since(kept).is_none() {
+            let detail = "it does not fail, and nothing of it was given up: a time or a cursor is wanted";
+            return Err(Refusal::field(Code::FIELD_INVALID, "/from", detail));
+        }
+        Ok(given_up)
+    }
+
+    /// The first offset of each partition since an endpoint failed: of what was given up, and of what came since it fails.
+    async fn failed(
+        &self,
+        kept: &Kept,
+        given_up: &[(StreamName, Position)],
+        stream: &Arc<Stream>,
+        ends: &[Position],
+    ) -> Result<Vec<i64>, Refusal> {
+        let tenant = &kept.endpoint.tenant;
+        let since = match failed_since(kept) {
+            None => ends.iter().map(|end| end.offset).collect(),
+            Some(since_ms) => {
+                let since = Mark::Time(since_ms.saturating_sub(FAILED_SLACK_MS));
+                self.offsets(&since, stream, tenant, ends, "/from").await?
+            }
         };
-        let since_ms = kept.failing_since_ms.into_iter().chain(disabled_ms).min();
-        since_ms
-            .map(|since_ms| since_ms.saturating_sub(FAILED_SLACK_MS))
-            .ok_or_else(|| {
-                let detail =
-                    "it is not failing, and nothing of it was given up: a time or a cursor is wanted";
-                Refusal::field(Code::FIELD_INVALID, "/from", detail)
-            })
+        let its = given_up.iter().filter(|(name, _)| *name == stream.name);
+        let its: Vec<Position> = its.map(|(_, position)| position.clone()).collect();
+        let first = |(end, since): (&Position, i64)| same(&its, end).map_or(since, |lost| lost.min(since));
+        Ok(ends.iter().zip(since).map(first).collect())
     }
 
     fn mark(&self, text: &str, stream: &Stream, tenant: &TenantId, pointer: &str) -> Result<Mark, Refusal> {
@@ -258,6 +281,15 @@ impl Desk {
         }
         Ok(offsets)
     }
+}
+
+/// Since when nothing succeeds, or since when it is disabled.
+fn failed_since(kept: &Kept) -> Option<i64> {
+    let disabled_ms = match kept.endpoint.status {
+        Status::Disabled { since_ms, .. } => Some(since_ms),
+        Status::Active | Status::Pending => None,
+    };
+    kept.failing_since_ms.into_iter().chain(disabled_ms).min()
 }
 
 /// The offset of the same partition.

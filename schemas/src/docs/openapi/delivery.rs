@@ -52,7 +52,7 @@ pub const DELIVERY_HEADERS: &[DeliveryHeader] = &[
     header(
         "tidewire-position",
         false,
-        "The cursor of the event, with which a reader goes on after it.",
+        "Where the event lies, sealed: for operators.",
     ),
     header(
         "tidewire-dead-lettered",
