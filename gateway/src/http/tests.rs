@@ -5,3 +5,4 @@ mod control;
 mod graphql;
 mod requests;
 mod rig;
+mod webhooks;

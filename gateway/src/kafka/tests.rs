@@ -71,7 +71,7 @@ impl Writer {
         self.write_as(topic, partition, Some("north"), value);
     }
 
-    fn write_as(&self, topic: &str, partition: i32, tenant: Option<&str>, value: &str) {
+    pub(crate) fn write_as(&self, topic: &str, partition: i32, tenant: Option<&str>, value: &str) {
         let headers = tenant.into_iter().fold(OwnedHeaders::new(), |headers, tenant| {
             headers.insert(Header {
                 key: "tenant",
