@@ -163,6 +163,7 @@ impl Shard {
                 }
             }
         }
+        let mut offer = viewed.offer();
         for candidate in candidates {
             let group = &mut self.groups[candidate];
             if group.stamp == self.stamp {
@@ -190,7 +191,7 @@ impl Shard {
             let kind = Kind::Event {
                 slot: event.slot,
                 offset: event.offset,
-                body: viewed.body(&group.share.view, &mask, &cursor),
+                body: offer.body(&group.share.view, &mask, &cursor),
             };
             group.push(Frame { cursor, kind });
         }

@@ -8,7 +8,7 @@ use schemas::event::Event;
 use schemas::project::Mask;
 use smallvec::SmallVec;
 
-use crate::graphql::Projection;
+use crate::graphql::{Finished, Projection};
 
 /// How many views of one event are kept, and no more than fit into the event's own size. Others are encoded again by each
 /// group that wants them: a bound on what an event can cost, since [`Viewed::bytes`] counts on it.
@@ -57,26 +57,13 @@ impl Viewed {
         self.event.bytes.saturating_mul(2)
     }
 
-    /// The event's body for readers that have joined, for whom `cursor` is the one after it.
+    /// The event, to be encoded for many.
     #[must_use]
-    pub fn body(&self, view: &View, mask: &Arc<Mask>, cursor: &str) -> Bytes {
-        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            |body: &&Body| (Arc::ptr_eq(&body.mask, mask) || body.mask == *mask) && body.view.is_same(view);
-        if let Some(body) = bodies.iter().find(same) {
-            return body.bytes.clone();
+    pub fn offer(&self) -> Offer<'_> {
+        Offer {
+            viewed: self,
+            finished: Finished::of(&self.event),
         }
-        let bytes = view.encode(&self.event, mask, cursor);
-        // A view may be many times the event (aliases): what is kept stays within what `bytes` says.
-        let kept: usize = bodies.iter().map(|body| body.bytes.len()).sum();
-        if bodies.len() < VIEWS_KEPT_MAX && kept + bytes.len() <= self.event.bytes {
-            bodies.push(Body {
-                view: view.clone(),
-                mask: Arc::clone(mask),
-                bytes: bytes.clone(),
-            });
-        }
-        bytes
     }
 
     /// The event's body for one reader, with a cursor of its own.
@@ -84,7 +71,7 @@ impl Viewed {
     pub fn body_of_one(&self, view: &View, mask: &Arc<Mask>, cursor: &str) -> Bytes {
         match view {
             // The cursor stands beside it.
-            View::CloudEvents => self.body(view, mask, cursor),
+            View::CloudEvents => self.offer().body(view, mask, cursor),
             View::Graphql(_) => view.encode(&self.event, mask, cursor),
         }
     }
@@ -96,14 +83,56 @@ impl Viewed {
     }
 }
 
+/// An event in the hands of a worker that encodes it for its readers: what different GraphQL selections have in common is
+/// written once. It is let go of before the next event, so its own bounds are all that it costs.
+pub struct Offer<'v> {
+    viewed: &'v Viewed,
+    finished: Finished<'v>,
+}
+
+impl Offer<'_> {
+    /// The event's body for readers that have joined, for whom `cursor` is the one after it.
+    #[must_use]
+    pub fn body(&mut self, view: &View, mask: &Arc<Mask>, cursor: &str) -> Bytes {
+        let viewed = self.viewed;
+        let mut bodies = viewed.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let same =
+            |body: &&Body| (Arc::ptr_eq(&body.mask, mask) || body.mask == *mask) && body.view.is_same(view);
+        if let Some(body) = bodies.iter().find(same) {
+            return body.bytes.clone();
+        }
+        if bodies.len() >= VIEWS_KEPT_MAX {
+            // Not to be kept, so other workers need not wait for it.
+            drop(bodies);
+            return view.finish(&mut self.finished, mask, cursor);
+        }
+        let bytes = view.finish(&mut self.finished, mask, cursor);
+        // A view may be many times the event (aliases): what is kept stays within what `bytes` says.
+        let kept: usize = bodies.iter().map(|body| body.bytes.len()).sum();
+        if kept + bytes.len() <= viewed.event.bytes {
+            bodies.push(Body {
+                view: view.clone(),
+                mask: Arc::clone(mask),
+                bytes: bytes.clone(),
+            });
+        }
+        bytes
+    }
+}
+
 impl View {
     /// Encodes an event without keeping the result.
     #[must_use]
     pub fn encode(&self, event: &Event, mask: &Mask, cursor: &str) -> Bytes {
-        let mut out = Vec::with_capacity(event.encoded_bytes_hint());
+        self.finish(&mut Finished::of(event), mask, cursor)
+    }
+
+    /// The same, with what is finished of the event already.
+    fn finish(&self, finished: &mut Finished<'_>, mask: &Mask, cursor: &str) -> Bytes {
+        let mut out = Vec::with_capacity(finished.event().encoded_bytes_hint());
         match self {
-            Self::CloudEvents => event.encode(mask, &mut out),
-            Self::Graphql(projection) => projection.event(event, mask, cursor, &mut out),
+            Self::CloudEvents => finished.event().encode(mask, &mut out),
+            Self::Graphql(projection) => projection.finish(finished, mask, cursor, &mut out),
         }
         Bytes::from(out)
     }

@@ -14,11 +14,13 @@ use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::Value;
 use schemas::graph::{self, Emit, Graph, Kind, Name, Requires, RootField, TypeRef};
 use schemas::problem::Code;
-use schemas::project::Names;
+use schemas::project::{Names, Pointer};
 
 use super::error::{GraphqlError, Refused};
+use super::interner::Interner;
 use super::plan::{
-    EventField, EventSelection, EventSource, Field, Leaf, Plan, Selection, SelectionId, Shape, Source, Type,
+    EventField, EventSelection, EventSource, Field, Leaf, Part, PartPlan, Plan, Selected, Selection,
+    SelectionId, Shape, Source, Top, TopField, TopSource, Type, Whole,
 };
 use super::projection::{Projection, Root};
 
@@ -38,6 +40,7 @@ pub(super) struct Compiled {
 /// Compiles what is selected below a subscription's field.
 pub(super) fn compile(
     graph: &Graph,
+    interner: &Interner,
     document: &ExecutableDocument,
     root: &RootField,
     nodes: &[&Positioned<FieldNode>],
@@ -48,6 +51,8 @@ pub(super) fn compile(
         graph,
         document,
         conditions,
+        interner,
+        bytes_max: payload_bytes_max,
         steps: 0,
         plan: Plan::default(),
         interned: HashMap::new(),
@@ -59,7 +64,7 @@ pub(super) fn compile(
     let place = nodes.first().map(|node| node.pos).unwrap_or_default();
     let shown = match root.emit {
         Emit::Event => Root::Event(compiler.event(root.ty.name(), &sets)?),
-        Emit::Entity => Root::Entity(compiler.reference(&root.ty, None, &sets, place)?),
+        Emit::Entity => Root::Entity(compiler.selected(&root.ty, None, &sets, place)?),
     };
     let key = nodes
         .first()
@@ -70,7 +75,6 @@ pub(super) fn compile(
             key: Arc::from(key),
             nullable: root.ty.nullable(),
             root: shown,
-            plan: compiler.plan,
             bytes_max: payload_bytes_max,
         },
         requires: compiler.requires,
@@ -84,10 +88,14 @@ struct Compiler<'a> {
     graph: &'a Graph,
     document: &'a ExecutableDocument,
     conditions: Conditions<'a>,
+    interner: &'a Interner,
+    bytes_max: usize,
     steps: usize,
+    /// Of the part that is being compiled.
     plan: Plan,
+    /// The plan's selections.
     interned: HashMap<Selection, SelectionId>,
-    /// By the addresses of the sets, and the type.
+    /// The plan's selections, by the addresses of the sets, and the type.
     compiled: HashMap<(Vec<usize>, Name), SelectionId>,
     requires: Vec<Requires>,
 }
@@ -117,7 +125,7 @@ impl<'a> Compiler<'a> {
                 "cursor" => EventSource::Cursor,
                 "key" => EventSource::Key,
                 "time" => EventSource::Time,
-                _ => EventSource::Data(self.reference(
+                _ => EventSource::Data(self.selected(
                     &field.ty,
                     field.strip_prefix.as_ref(),
                     &sets,
@@ -134,6 +142,118 @@ impl<'a> Compiler<'a> {
             name: Arc::clone(&ty.name),
             fields,
         })
+    }
+
+    /// What is selected of a document.
+    fn selected(
+        &mut self,
+        ty: &TypeRef,
+        strip_prefix: Option<&Arc<str>>,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<Selected, Refused> {
+        let whole = match ty {
+            TypeRef::Named { name, .. } => self.whole(name, sets, place)?,
+            TypeRef::List { .. } => None,
+        };
+        let whole = match whole {
+            Some(whole) => whole,
+            None => Whole::One(self.part(None, None, ty, strip_prefix, sets, place)?),
+        };
+        Ok(Selected {
+            nullable: ty.nullable(),
+            whole,
+        })
+    }
+
+    /// A document that is an object; `None` if it is a leaf.
+    fn whole(
+        &mut self,
+        name: &Name,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<Option<Whole>, Refused> {
+        let ty = self.checked(name, sets, place)?;
+        Ok(match &ty.kind {
+            Kind::Object(_) => Some(Whole::Object(self.top(name, sets)?)),
+            Kind::Interface(graph::Interface {
+                objects,
+                discriminator,
+                ..
+            })
+            | Kind::Union(graph::Union {
+                objects,
+                discriminator,
+            }) => {
+                let types = self.of_each(objects, |compiler, object| compiler.top(object, sets))?;
+                same_shapes(types.iter().flat_map(|(_, top)| top.keys()), place)?;
+                Some(Whole::OneOf {
+                    discriminator: discriminator.clone(),
+                    types: types.into(),
+                })
+            }
+            Kind::Scalar(_) | Kind::Enum(_) => None,
+            Kind::Input(_) => return Err(broken(name)),
+        })
+    }
+
+    fn top(&mut self, name: &Name, sets: &[&'a SelectionSet]) -> Result<Top, Refused> {
+        let (ty, object) = self.object_type(name)?;
+        let mut top = Top {
+            name: Arc::clone(&ty.name),
+            fields: Vec::new(),
+            members: Names::new(),
+        };
+        for (key, nodes) in self.collect(sets, name)? {
+            self.require(&ty.requires);
+            let (node, sets) = merged(key, &nodes)?;
+            let called = node.node.name.node.as_str();
+            let source = if called == "__typename" {
+                TopSource::TypeName
+            } else {
+                let field = field_of(&object.fields, called, node.pos)?;
+                self.require(&field.requires);
+                let (member, below) = field.pointer.split_first().unzip();
+                let below = below.filter(|below| below.depth() > 0);
+                let strip_prefix = field.strip_prefix.as_ref();
+                TopSource::Part {
+                    slot: match member {
+                        Some(member) => Some(top.members.add(member).ok_or_else(too_large)?),
+                        None => None,
+                    },
+                    part: self.part(member, below, &field.ty, strip_prefix, &sets, node.pos)?,
+                }
+            };
+            top.fields.push(TopField {
+                key: Box::from(key),
+                source,
+            });
+        }
+        Ok(top)
+    }
+
+    /// What is selected of a member of a document. It has a plan of its own, so that it is equal to that of another
+    /// operation, whatever else the two select.
+    fn part(
+        &mut self,
+        member: Option<&str>,
+        below: Option<Pointer>,
+        ty: &TypeRef,
+        strip_prefix: Option<&Arc<str>>,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<Arc<Part>, Refused> {
+        self.plan = Plan::default();
+        self.interned.clear();
+        self.compiled.clear();
+        let ty = self.reference(ty, strip_prefix, sets, place)?;
+        Ok(self.interner.part(PartPlan {
+            member: member.map(Box::from),
+            below,
+            ty,
+            plan: std::mem::take(&mut self.plan),
+            bytes_max: self.bytes_max,
+        }))
     }
 
     fn reference(
@@ -162,18 +282,7 @@ impl<'a> Compiler<'a> {
         sets: &[&'a SelectionSet],
         place: Pos,
     ) -> Result<Shape, Refused> {
-        let graph = self.graph;
-        let ty = graph.types.get(name).ok_or_else(|| broken(name))?;
-        self.require(&ty.requires);
-        let is_leaf = matches!(ty.kind, Kind::Scalar(_) | Kind::Enum(_));
-        if is_leaf == sets.iter().any(|set| !set.items.is_empty()) {
-            let rule = if is_leaf {
-                "has no fields"
-            } else {
-                "needs a selection of fields"
-            };
-            return Err(invalid(format!("type {name} {rule}"), place));
-        }
+        let ty = self.checked(name, sets, place)?;
         let leaf = |leaf| Shape::Leaf {
             leaf,
             strip_prefix: strip_prefix.cloned(),
@@ -191,15 +300,9 @@ impl<'a> Compiler<'a> {
                 objects,
                 discriminator,
             }) => {
-                let mut types = Vec::with_capacity(objects.len());
-                for object in objects {
-                    let id = self.selection(object, sets)?;
-                    let (_, object) = self.object_type(object)?;
-                    types.push((Arc::clone(&object.discriminator), id));
-                }
-                self.same_shapes(&types, place)?;
-                types.sort_by(|(one, _), (other, _)| one.cmp(other));
-                types.dedup_by(|(one, _), (other, _)| one == other);
+                let types = self.of_each(objects, |compiler, object| compiler.selection(object, sets))?;
+                let selections = types.iter().filter_map(|(_, id)| self.plan.selection(*id));
+                same_shapes(selections.flat_map(Selection::keys), place)?;
                 Shape::OneOf {
                     discriminator: discriminator.clone(),
                     types: types.into(),
@@ -209,21 +312,42 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// One response key means one shape, whichever type the value has (specification, section 5.3.2, `SameResponseShape`).
-    fn same_shapes(&self, types: &[(Arc<str>, SelectionId)], place: Pos) -> Result<(), Refused> {
-        let mut seen: HashMap<&str, &Source> = HashMap::new();
-        for selection in types.iter().filter_map(|(_, id)| self.plan.selection(*id)) {
-            for field in &selection.fields {
-                let first = *seen.entry(&field.key).or_insert(&field.source);
-                if !same_shape(first, &field.source) {
-                    return Err(invalid(
-                        format!("fields {:?} conflict: they have different types", field.key),
-                        place,
-                    ));
-                }
-            }
+    /// A type of which a value must have fields selected, or must not.
+    fn checked(
+        &mut self,
+        name: &Name,
+        sets: &[&'a SelectionSet],
+        place: Pos,
+    ) -> Result<&'a graph::Type, Refused> {
+        let ty = self.graph.types.get(name).ok_or_else(|| broken(name))?;
+        self.require(&ty.requires);
+        let is_leaf = matches!(ty.kind, Kind::Scalar(_) | Kind::Enum(_));
+        if is_leaf == sets.iter().any(|set| !set.items.is_empty()) {
+            let rule = if is_leaf {
+                "has no fields"
+            } else {
+                "needs a selection of fields"
+            };
+            return Err(invalid(format!("type {name} {rule}"), place));
         }
-        Ok(())
+        Ok(ty)
+    }
+
+    /// What is selected of each type that a value can have, ordered by what documents call it.
+    fn of_each<T>(
+        &mut self,
+        objects: &'a [Name],
+        compile: impl Fn(&mut Self, &Name) -> Result<T, Refused>,
+    ) -> Result<Vec<(Arc<str>, T)>, Refused> {
+        let mut types = Vec::with_capacity(objects.len());
+        for object in objects {
+            let selected = compile(self, object)?;
+            let (_, object) = self.object_type(object)?;
+            types.push((Arc::clone(&object.discriminator), selected));
+        }
+        types.sort_by(|(one, _), (other, _)| one.cmp(other));
+        types.dedup_by(|(one, _), (other, _)| one == other);
+        Ok(types)
     }
 
     fn selection(&mut self, name: &Name, sets: &[&'a SelectionSet]) -> Result<SelectionId, Refused> {
@@ -426,18 +550,58 @@ fn merged<'d>(
     Ok((first, sets))
 }
 
-fn same_shape(one: &Source, other: &Source) -> bool {
-    let ty = |source: &Source| match source {
-        Source::TypeName => None,
-        Source::Itself(ty) | Source::Member { ty, .. } => Some(ty.clone()),
-    };
-    match (ty(one), ty(other)) {
+impl Selection {
+    /// Response keys and the types of what they show.
+    fn keys(&self) -> impl Iterator<Item = (&str, Option<&Type>)> {
+        self.fields.iter().map(|field| {
+            let ty = match &field.source {
+                Source::TypeName => None,
+                Source::Itself(ty) | Source::Member { ty, .. } => Some(ty),
+            };
+            (&*field.key, ty)
+        })
+    }
+}
+
+impl Top {
+    fn keys(&self) -> impl Iterator<Item = (&str, Option<&Type>)> {
+        self.fields.iter().map(|field| {
+            let ty = match &field.source {
+                TopSource::TypeName => None,
+                TopSource::Part { part, .. } => Some(&part.plan().ty),
+            };
+            (&*field.key, ty)
+        })
+    }
+}
+
+/// One response key means one shape, whichever type the value has (specification, section 5.3.2, `SameResponseShape`).
+fn same_shapes<'k>(
+    keys: impl Iterator<Item = (&'k str, Option<&'k Type>)>,
+    place: Pos,
+) -> Result<(), Refused> {
+    let mut seen: HashMap<&str, Option<&Type>> = HashMap::new();
+    for (key, ty) in keys {
+        let first = *seen.entry(key).or_insert(ty);
+        if !same_shape(first, ty) {
+            return Err(invalid(
+                format!("fields {key:?} conflict: they have different types"),
+                place,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `None` is `__typename`'s.
+fn same_shape(one: Option<&Type>, other: Option<&Type>) -> bool {
+    match (one, other) {
         (None, None) => true,
-        (Some(one), Some(other)) => same_type(&one, &other),
+        (Some(one), Some(other)) => same_type(one, other),
         // `__typename` is a string that is not null.
         (None, Some(ty)) | (Some(ty), None) => {
             let string = Leaf::Scalar(graph::Scalar::String);
-            !ty.nullable && matches!(ty.shape, Shape::Leaf { leaf, .. } if leaf == string)
+            !ty.nullable && matches!(&ty.shape, Shape::Leaf { leaf, .. } if *leaf == string)
         }
     }
 }

@@ -6,6 +6,8 @@
 mod cache;
 mod compile;
 mod error;
+mod finished;
+mod interner;
 mod leaf;
 mod limits;
 mod measure;
@@ -17,6 +19,7 @@ mod projection;
 mod request;
 mod schema;
 mod validator;
+mod value;
 mod variables;
 mod weight;
 
@@ -24,6 +27,7 @@ mod weight;
 mod tests;
 
 pub use error::{Extensions, GraphqlError, Location, Refused};
+pub use finished::Finished;
 pub use limits::{Limits, Options, Persisted};
 pub use projection::Projection;
 pub use request::{Bound, OperationKind, Prepared, Request};

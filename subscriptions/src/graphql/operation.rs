@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::compile::{self, invalid};
 use super::error::Refused;
+use super::interner::Interner;
 use super::projection::Projection;
 use super::request::{Bound, Request};
 use super::validator::constant;
@@ -90,6 +91,7 @@ impl Operation {
     pub(super) fn bind(
         &self,
         contract: &Contract,
+        interner: &Interner,
         request: &Request,
         allowed: &dyn Fn(&Requires) -> Result<(), Refused>,
     ) -> Result<Bound, Refused> {
@@ -97,7 +99,7 @@ impl Operation {
         let (root, nodes) = self.root(graph)?;
         let definition = self.definition()?;
         let variables = variables::variables(graph, &definition.variable_definitions, &request.variables)?;
-        let shown = self.shown(graph, root, &nodes, &variables)?;
+        let shown = self.shown(graph, interner, root, &nodes, &variables)?;
         shown.requires.iter().try_for_each(allowed)?;
         let node = *nodes.first().ok_or_else(one_field)?;
         let arguments = Arguments::read(contract, root, node, &variables)?;
@@ -195,6 +197,7 @@ impl Operation {
     fn shown(
         &self,
         graph: &Graph,
+        interner: &Interner,
         root: &RootField,
         nodes: &[&Positioned<Field>],
         variables: &Variables,
@@ -211,6 +214,7 @@ impl Operation {
         // Not under the lock: others bind the same document meanwhile.
         let compiled = compile::compile(
             graph,
+            interner,
             &self.document,
             root,
             nodes,

@@ -21,7 +21,8 @@ impl Path<'_> {
         out.push(b']');
     }
 
-    fn write_steps(&self, out: &mut Vec<u8>) {
+    /// Appends `"a",0`.
+    pub(super) fn write_steps(&self, out: &mut Vec<u8>) {
         let above = match self {
             Self::Root => return,
             Self::Field(above, _) | Self::Index(above, _) => above,

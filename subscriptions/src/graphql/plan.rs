@@ -2,12 +2,153 @@
 //!
 //! Invariant: a [`Plan`] was compiled against a checked graph, so that executing it can fail on documents only.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use schemas::graph::{EnumValue, Name, Scalar};
 use schemas::project::{Names, Pointer};
 
-/// The selections of a subscription; each is in here once, however often it is used.
+/// What is selected of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Selected {
+    /// Whether null may stand for all of it.
+    pub(super) nullable: bool,
+    /// What it is.
+    pub(super) whole: Whole,
+}
+
+/// What a whole document is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Whole {
+    /// A leaf or a list.
+    One(Arc<Part>),
+    /// An object of one type.
+    Object(Top),
+    /// An object of one of several types.
+    OneOf {
+        /// Where the document says which.
+        discriminator: Pointer,
+        /// Ordered by what it says there.
+        types: Box<[(Arc<str>, Top)]>,
+    },
+}
+
+/// What is selected of an object that is a whole document: parts, each under its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Top {
+    /// The type's name.
+    pub(super) name: Name,
+    /// In the order of the response.
+    pub(super) fields: Vec<TopField>,
+    /// The members that parts begin with, found in one pass.
+    pub(super) members: Names,
+}
+
+/// One field of such an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TopField {
+    /// The response key.
+    pub(super) key: Box<str>,
+    /// What it shows.
+    pub(super) source: TopSource,
+}
+
+/// What such a field shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum TopSource {
+    /// The type's name.
+    TypeName,
+    /// A part.
+    Part {
+        /// Its slot in [`Top::members`]; `None`: another view of the document itself.
+        slot: Option<usize>,
+        /// What is shown of it.
+        part: Arc<Part>,
+    },
+}
+
+/// What is selected of one member of a document, without the key that it is shown under: what operations have in common,
+/// however much else they select. What it shows depends on itself, the document and the mask, and on nothing else.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// No other part of this process ever has it.
+    number: u64,
+    plan: PartPlan,
+}
+
+/// What a part is, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct PartPlan {
+    /// The member; `None`: the document itself.
+    pub(super) member: Option<Box<str>>,
+    /// What follows below it; `None`: nothing.
+    pub(super) below: Option<Pointer>,
+    /// Its type.
+    pub(super) ty: Type,
+    /// The selections below.
+    pub(super) plan: Plan,
+    /// The longest that it may be.
+    pub(super) bytes_max: usize,
+}
+
+impl Part {
+    /// A part, to which nobody else has given this number.
+    pub(super) fn new(number: u64, plan: PartPlan) -> Self {
+        Self { number, plan }
+    }
+
+    /// What tells it from all others, for as long as the process lives.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it is.
+    pub(super) fn plan(&self) -> &PartPlan {
+        &self.plan
+    }
+}
+
+/// Parts are what they show: two that were not made one are equal all the same.
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number || self.plan == other.plan
+    }
+}
+
+impl Eq for Part {}
+
+impl Hash for Part {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.plan.hash(state);
+    }
+}
+
+impl Selected {
+    /// Every part, as often as it is selected.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        let (one, tops): (_, Vec<&Top>) = match &self.whole {
+            Whole::One(part) => (Some(part), Vec::new()),
+            Whole::Object(top) => (None, vec![top]),
+            Whole::OneOf { types, .. } => (None, types.iter().map(|(_, top)| top).collect()),
+        };
+        let fields = tops.into_iter().flat_map(|top| &top.fields);
+        let parts = fields.filter_map(|field| match &field.source {
+            TopSource::TypeName => None,
+            TopSource::Part { part, .. } => Some(part),
+        });
+        one.into_iter().chain(parts).map(|part| &**part)
+    }
+
+    /// What it holds in memory, roughly, as if no part of it were shared.
+    pub(super) fn memory(&self) -> usize {
+        let field = size_of::<TopField>() + 48;
+        self.parts()
+            .map(|part| field + size_of::<Part>() + part.plan.plan.memory())
+            .sum()
+    }
+}
+
+/// The selections of a part; each is in here once, however often it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Plan {
     pub(super) selections: Vec<Selection>,
@@ -160,5 +301,5 @@ pub(super) enum EventSource {
     /// When.
     Time,
     /// The document.
-    Data(Type),
+    Data(Selected),
 }

@@ -1,17 +1,19 @@
 //! What of an event a subscription shows, and the writing of it.
 //!
-//! One invariant: the document is read through [`Seen`] alone. Whatever is hidden is absent, and so null.
+//! One invariant: the document is read through [`Seen`] alone, or comes from the sheet of what was seen under the same
+//! mask. Whatever is hidden is absent, and so null.
 
-use schemas::event::{Change, Data, Event, json};
+use std::cell::OnceCell;
+
+use schemas::event::{Change, Event, json};
 use schemas::graph::{Emit, Kinds};
 use schemas::project::{Mask, Seen, Shape as JsonShape, Sight};
 
-use super::leaf::{self, Written};
+use super::finished::{Finished, Sheet};
+use super::leaf::Written;
 use super::path::Path;
-use super::plan::{EventField, EventSelection, EventSource, Plan, SelectionId, Shape, Source, Type};
-
-/// The most errors that one event's payload tells.
-const ERRORS_MAX: usize = 100;
+use super::plan::{EventField, EventSelection, EventSource, Part, Selected, Top, TopSource, Whole};
+use super::value::{self, ERRORS_MAX, Outcome, Wrong};
 
 /// What of an event a subscription shows. Equal projections are equal as data, whatever documents they came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,7 +24,6 @@ pub struct Projection {
     /// Whether null may stand for the whole field.
     pub(super) nullable: bool,
     pub(super) root: Root,
-    pub(super) plan: Plan,
     /// The longest payload.
     pub(super) bytes_max: usize,
 }
@@ -33,7 +34,7 @@ pub(super) enum Root {
     /// Events.
     Event(EventSelection),
     /// The data alone.
-    Entity(Type),
+    Entity(Selected),
 }
 
 impl Projection {
@@ -42,13 +43,13 @@ impl Projection {
     /// where and never what; null propagates as the specification says (section 6.4.4). A payload that would be longer than
     /// the limit has no data, and one error `data_too_large`.
     pub fn event(&self, event: &Event, mask: &Mask, cursor: &str, out: &mut Vec<u8>) {
+        self.finish(&mut Finished::of(event), mask, cursor, out);
+    }
+
+    /// The same, with what other projections have finished of the event already; what this one finishes is left there.
+    pub fn finish(&self, finished: &mut Finished<'_>, mask: &Mask, cursor: &str, out: &mut Vec<u8>) {
+        let event = finished.event();
         let sight = Sight::new(mask);
-        let seen = match &event.data {
-            Data::Json(document) if !matches!(event.change, Change::Left | Change::Deleted) => {
-                document.seen(&sight)
-            }
-            _ => None,
-        };
         let told = Told {
             kind: kind(event.change).1,
             cursor,
@@ -58,9 +59,9 @@ impl Projection {
                 None
             },
             time_ms: event.time_ms,
-            seen,
+            seen: finished.document().and_then(|document| document.seen(&sight)),
         };
-        self.payload(&told, out);
+        self.payload(&told, Some(finished.sheet(mask)), out);
         end(cursor, "", out);
     }
 
@@ -69,7 +70,7 @@ impl Projection {
     /// An event of kind `GAP`; where the field gives the data alone, null with an error `gap`.
     pub fn gap(&self, partitions: &str, cursor: &str, at_ms: i64, out: &mut Vec<u8>) {
         match &self.root {
-            Root::Event(_) => self.payload(&Told::without_data("GAP", cursor, at_ms), out),
+            Root::Event(_) => self.payload(&Told::without_data("GAP", cursor, at_ms), None, out),
             Root::Entity(_) => {
                 out.extend_from_slice(br#"{"data":{"#);
                 json::string(&self.key, out);
@@ -85,7 +86,7 @@ impl Projection {
 
     /// Appends the payload that tells a cursor and nothing else: an event of kind `PROGRESS`.
     pub fn progress(&self, cursor: &str, at_ms: i64, out: &mut Vec<u8>) {
-        self.payload(&Told::without_data("PROGRESS", cursor, at_ms), out);
+        self.payload(&Told::without_data("PROGRESS", cursor, at_ms), None, out);
         end(cursor, "", out);
     }
 
@@ -121,16 +122,29 @@ impl Projection {
         matches!(&self.root, Root::Event(selection) if selection.fields.iter().any(is_key))
     }
 
+    /// What is selected of documents, once for each field that shows the document.
+    pub(super) fn selected(&self) -> impl Iterator<Item = &Selected> {
+        let (fields, entity): (&[EventField], _) = match &self.root {
+            Root::Event(selection) => (&selection.fields, None),
+            Root::Entity(selected) => (&[], Some(selected)),
+        };
+        let of_fields = fields.iter().filter_map(|field| match &field.source {
+            EventSource::Data(selected) => Some(selected),
+            _ => None,
+        });
+        of_fields.chain(entity)
+    }
+
     /// What it holds in memory, roughly.
     pub(super) fn memory(&self) -> usize {
-        size_of::<Self>() + self.plan.memory()
+        size_of::<Self>() + self.selected().map(Selected::memory).sum::<usize>()
     }
 
     /// `{"data":{...}` and `"errors"` where there are some; the object is not ended.
-    fn payload(&self, told: &Told<'_>, out: &mut Vec<u8>) {
+    fn payload(&self, told: &Told<'_>, sheet: Option<&mut Sheet>, out: &mut Vec<u8>) {
         let begin = out.len();
         let mut writer = Writer {
-            plan: &self.plan,
+            sheet,
             end_max: begin.saturating_add(self.bytes_max),
             too_large: false,
             out,
@@ -149,7 +163,7 @@ impl Projection {
                 |writer| writer.event(selection, told, &path).map(|()| Written::Value),
                 &path,
             ),
-            Root::Entity(ty) => writer.value(ty, told.seen.as_ref(), &path),
+            Root::Entity(selected) => writer.selected(selected, told.seen.as_ref(), &path),
         };
         match done {
             Ok(()) => writer.out.push(b'}'),
@@ -224,8 +238,9 @@ impl<'a> Told<'a> {
 /// A place that must not be null is null, and the error was told; or it is all too large.
 struct Broken;
 
-struct Writer<'p, 'o> {
-    plan: &'p Plan,
+struct Writer<'s, 'o> {
+    /// `None`: there is no document.
+    sheet: Option<&'s mut Sheet>,
     /// The most that `out` may hold, together with the errors.
     end_max: usize,
     /// It would have held more: nothing more is written.
@@ -240,7 +255,7 @@ impl Writer<'_, '_> {
     fn event(&mut self, selection: &EventSelection, told: &Told<'_>, path: &Path<'_>) -> Result<(), Broken> {
         self.out.push(b'{');
         for (number, field) in selection.fields.iter().enumerate() {
-            self.key(number, &field.key);
+            value::key(number, &field.key, self.out);
             let path = Path::Field(path, &field.key);
             self.event_field(selection, field, told, &path)?;
         }
@@ -276,14 +291,23 @@ impl Writer<'_, '_> {
             // Kafka's "no timestamp". Where that cannot be said, the epoch is nearer to the truth than no event.
             EventSource::Time if field.nullable => self.out.extend_from_slice(b"null"),
             EventSource::Time => json::time(0, self.out),
-            EventSource::Data(ty) => return self.value(ty, told.seen.as_ref(), path),
+            EventSource::Data(selected) => return self.selected(selected, told.seen.as_ref(), path),
         }
         Ok(())
     }
 
-    /// Appends a value of this type, or null where it may stand for it.
-    fn value(&mut self, ty: &Type, seen: Option<&Seen<'_>>, path: &Path<'_>) -> Result<(), Broken> {
-        self.or_null(ty.nullable, |writer| writer.complete(&ty.shape, seen, path), path)
+    /// Appends what is selected of the document, or null where it may stand for it.
+    fn selected(
+        &mut self,
+        selected: &Selected,
+        seen: Option<&Seen<'_>>,
+        path: &Path<'_>,
+    ) -> Result<(), Broken> {
+        self.or_null(
+            selected.nullable,
+            |writer| writer.whole(&selected.whole, seen, path),
+            path,
+        )
     }
 
     fn or_null(
@@ -303,8 +327,8 @@ impl Writer<'_, '_> {
         }
         match written {
             Ok(Written::Value) => return Ok(()),
-            Ok(Written::Mismatch) => self.error("the value is none of this field's type", path),
-            Ok(Written::Null) if !nullable => self.error("a value that must not be null is missing", path),
+            Ok(Written::Mismatch) => self.error(Wrong::Mismatch, path, b""),
+            Ok(Written::Null) if !nullable => self.error(Wrong::Missing, path, b""),
             Ok(Written::Null) | Err(Broken) => {}
         }
         self.out.truncate(start);
@@ -320,67 +344,38 @@ impl Writer<'_, '_> {
         self.too_large
     }
 
-    fn complete(
-        &mut self,
-        shape: &Shape,
-        seen: Option<&Seen<'_>>,
-        path: &Path<'_>,
-    ) -> Result<Written, Broken> {
+    fn whole(&mut self, whole: &Whole, seen: Option<&Seen<'_>>, path: &Path<'_>) -> Result<Written, Broken> {
         let Some(seen) = seen else {
             return Ok(Written::Null);
         };
-        match shape {
-            Shape::Leaf { leaf, strip_prefix } => {
-                Ok(leaf::write(leaf, strip_prefix.as_deref(), seen, self.out))
-            }
-            _ if seen.shape() == JsonShape::Null => Ok(Written::Null),
-            Shape::List(of) => {
-                if seen.shape() != JsonShape::Array {
-                    return Ok(Written::Mismatch);
-                }
-                self.out.push(b'[');
-                for (index, element) in seen.elements().enumerate() {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    self.value(of, Some(&element), &Path::Index(path, index))?;
-                }
-                self.out.push(b']');
+        match whole {
+            Whole::One(part) => {
+                self.part(part, || Some(seen.clone()), path)?;
                 Ok(Written::Value)
             }
-            Shape::Object(id) => self.object(*id, seen, path),
-            Shape::OneOf { discriminator, types } => {
-                let said = seen
-                    .at(discriminator)
-                    .and_then(|said| (said.shape() == JsonShape::String).then(|| said.text()).flatten());
-                let found =
-                    said.and_then(|said| types.binary_search_by(|(name, _)| (**name).cmp(&*said)).ok());
-                match found.and_then(|at| types.get(at)) {
-                    Some((_, id)) => self.object(*id, seen, path),
-                    None => Ok(Written::Mismatch),
-                }
-            }
+            _ if seen.shape() == JsonShape::Null => Ok(Written::Null),
+            Whole::Object(top) => self.top(top, seen, path),
+            Whole::OneOf { discriminator, types } => match value::one_of(discriminator, types, seen) {
+                Some(top) => self.top(top, seen, path),
+                None => Ok(Written::Mismatch),
+            },
         }
     }
 
-    fn object(&mut self, id: SelectionId, seen: &Seen<'_>, path: &Path<'_>) -> Result<Written, Broken> {
-        let Some(selection) = self.plan.selection(id) else {
-            return Ok(Written::Null);
-        };
-        let members = seen.pick(&selection.members);
+    fn top(&mut self, top: &Top, seen: &Seen<'_>, path: &Path<'_>) -> Result<Written, Broken> {
+        // Only where a part is not finished yet.
+        let members = OnceCell::new();
         self.out.push(b'{');
-        for (number, field) in selection.fields.iter().enumerate() {
-            self.key(number, &field.key);
-            let path = Path::Field(path, &field.key);
+        for (number, field) in top.fields.iter().enumerate() {
+            value::key(number, &field.key, self.out);
             match &field.source {
-                Source::TypeName => json::string(&selection.name, self.out),
-                Source::Itself(ty) => self.value(ty, Some(seen), &path)?,
-                Source::Member { slot, below, ty } => {
-                    let mut member = members.get(*slot);
-                    if let (Some(here), Some(below)) = (&member, below) {
-                        member = here.at(below);
-                    }
-                    self.value(ty, member.as_ref(), &path)?;
+                TopSource::TypeName => json::string(&top.name, self.out),
+                TopSource::Part { slot, part } => {
+                    let find = || match slot {
+                        Some(slot) => members.get_or_init(|| seen.pick(&top.members)).get(*slot),
+                        None => Some(seen.clone()),
+                    };
+                    self.part(part, find, &Path::Field(path, &field.key))?;
                 }
             }
         }
@@ -388,15 +383,34 @@ impl Writer<'_, '_> {
         Ok(Written::Value)
     }
 
-    fn key(&mut self, number: usize, key: &str) {
-        // GraphQL's names need no escapes.
-        self.out
-            .extend_from_slice(if number > 0 { b",\"" } else { b"\"" });
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    /// Appends a part; it has null where that may stand for it.
+    fn part<'d>(
+        &mut self,
+        part: &Part,
+        find: impl FnOnce() -> Option<Seen<'d>>,
+        path: &Path<'_>,
+    ) -> Result<(), Broken> {
+        let Some(sheet) = self.sheet.take() else {
+            return Err(Broken);
+        };
+        let finish = sheet.part(part, find);
+        self.out.extend_from_slice(finish.value);
+        if !finish.is_clean() {
+            self.too_large |= finish.outcome == Outcome::TooLarge;
+            for (wrong, below) in finish.mistakes() {
+                self.error(wrong, path, below);
+            }
+        }
+        let broken = finish.outcome != Outcome::Value;
+        self.sheet = Some(sheet);
+        if broken || self.is_too_large() {
+            return Err(Broken);
+        }
+        Ok(())
     }
 
-    fn error(&mut self, message: &str, path: &Path<'_>) {
+    /// An error at a place, or at these steps below it.
+    fn error(&mut self, wrong: Wrong, path: &Path<'_>, below: &[u8]) {
         self.told_errors += 1;
         if self.told_errors > ERRORS_MAX {
             return;
@@ -405,10 +419,14 @@ impl Writer<'_, '_> {
             self.errors.push(b',');
         }
         self.errors.extend_from_slice(br#"{"message":"#);
-        json::string(message, &mut self.errors);
-        self.errors.extend_from_slice(br#","path":"#);
-        path.write(&mut self.errors);
+        json::string(wrong.message(), &mut self.errors);
+        self.errors.extend_from_slice(br#","path":["#);
+        path.write_steps(&mut self.errors);
+        if !below.is_empty() {
+            self.errors.push(b',');
+            self.errors.extend_from_slice(below);
+        }
         self.errors
-            .extend_from_slice(br#","extensions":{"code":"data_invalid"}}"#);
+            .extend_from_slice(br#"],"extensions":{"code":"data_invalid"}}"#);
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::cache::Cache;
 use super::error::{GraphqlError, Refused};
+use super::interner::Interner;
 use super::limits::{Limits, Options};
 use super::measure;
 use super::operation::{self, Operation};
@@ -31,6 +32,8 @@ pub struct Schema {
     documents: Documents,
     validator: Validator,
     operations: Cache<Key, Arc<Operation>>,
+    /// What operations have in common.
+    interner: Interner,
     /// Why documents are not valid: who sends one again and again does not keep others waiting.
     refusals: Cache<Key, Refused>,
 }
@@ -63,6 +66,7 @@ impl Schema {
             contract: Arc::clone(contract),
             documents: Documents::new(persisted, &limits),
             operations: Cache::new(limits.cached_operations_max, limits.cached_bytes_max),
+            interner: Interner::new(),
             refusals: Cache::new(REFUSALS_MAX, REFUSALS_BYTES_MAX),
             limits,
         })
@@ -87,7 +91,8 @@ impl Schema {
                 Validated::Subscription(operation) => operation,
             },
         };
-        let bound = operation.bind(&self.contract, request, &|requires| allowed(requires, principal));
+        let allowed = |requires: &Requires| allowed(requires, principal);
+        let bound = operation.bind(&self.contract, &self.interner, request, &allowed);
         // Kept also where it is not for this reader or not with these variables: it is valid, and asked for again.
         let bytes = operation.memory(document.text.len());
         self.operations.insert(key, operation, bytes);

@@ -1,6 +1,7 @@
 //! What GraphQL subscribers are promised, without connections.
 
 mod bombs;
+mod finished;
 mod persisted;
 mod prepare;
 mod project;
