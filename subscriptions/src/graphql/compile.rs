@@ -19,7 +19,7 @@ use schemas::project::{Names, Pointer};
 use super::error::{GraphqlError, Refused};
 use super::interner::Interner;
 use super::plan::{
-    EventField, EventSelection, EventSource, Field, Leaf, Part, PartPlan, Plan, Selected, Selection,
+    EventField, EventSelection, EventSource, Field, Key, Leaf, PartPlan, PartRef, Plan, Selected, Selection,
     SelectionId, Shape, Source, Top, TopField, TopSource, Type, Whole,
 };
 use super::projection::{Projection, Root};
@@ -70,13 +70,13 @@ pub(super) fn compile(
         .first()
         .map_or("", |node| node.node.response_key().node.as_str());
     Ok(Compiled {
-        projection: Projection {
-            kinds: root.kinds,
-            key: Arc::from(key),
-            nullable: root.ty.nullable(),
-            root: shown,
-            bytes_max: payload_bytes_max,
-        },
+        projection: Projection::new(
+            root.kinds,
+            Key::new(key),
+            root.ty.nullable(),
+            shown,
+            payload_bytes_max,
+        ),
         requires: compiler.requires,
     })
 }
@@ -108,7 +108,7 @@ impl<'a> Compiler<'a> {
         let mut fields = Vec::with_capacity(collected.len());
         for (key, nodes) in collected {
             let (node, sets) = merged(key, &nodes)?;
-            let key = Arc::from(key);
+            let key = Key::new(key);
             let called = node.node.name.node.as_str();
             if called == "__typename" {
                 fields.push(EventField {
@@ -125,12 +125,12 @@ impl<'a> Compiler<'a> {
                 "cursor" => EventSource::Cursor,
                 "key" => EventSource::Key,
                 "time" => EventSource::Time,
-                _ => EventSource::Data(self.selected(
+                _ => EventSource::Data(Box::new(self.selected(
                     &field.ty,
                     field.strip_prefix.as_ref(),
                     &sets,
                     node.pos,
-                )?),
+                )?)),
             };
             fields.push(EventField {
                 key,
@@ -218,14 +218,20 @@ impl<'a> Compiler<'a> {
                 let strip_prefix = field.strip_prefix.as_ref();
                 TopSource::Part {
                     slot: match member {
-                        Some(member) => Some(top.members.add(member).ok_or_else(too_large)?),
+                        Some(member) => {
+                            let slot = top.members.add(member);
+                            Some(
+                                slot.and_then(|slot| u16::try_from(slot).ok())
+                                    .ok_or_else(too_large)?,
+                            )
+                        }
                         None => None,
                     },
                     part: self.part(member, below, &field.ty, strip_prefix, &sets, node.pos)?,
                 }
             };
             top.fields.push(TopField {
-                key: Box::from(key),
+                key: Key::new(key),
                 source,
             });
         }
@@ -242,18 +248,19 @@ impl<'a> Compiler<'a> {
         strip_prefix: Option<&Arc<str>>,
         sets: &[&'a SelectionSet],
         place: Pos,
-    ) -> Result<Arc<Part>, Refused> {
+    ) -> Result<PartRef, Refused> {
         self.plan = Plan::default();
         self.interned.clear();
         self.compiled.clear();
         let ty = self.reference(ty, strip_prefix, sets, place)?;
-        Ok(self.interner.part(PartPlan {
+        let part = self.interner.part(PartPlan {
             member: member.map(Box::from),
             below,
             ty,
             plan: std::mem::take(&mut self.plan),
             bytes_max: self.bytes_max,
-        }))
+        });
+        Ok(PartRef::from(part))
     }
 
     fn reference(
@@ -367,7 +374,7 @@ impl<'a> Compiler<'a> {
             let (node, sets) = merged(key, &nodes)?;
             let source = self.source(object, &mut selection.members, node, &sets)?;
             selection.fields.push(Field {
-                key: Arc::from(key),
+                key: Key::new(key),
                 source,
             });
         }
@@ -558,7 +565,7 @@ impl Selection {
                 Source::TypeName => None,
                 Source::Itself(ty) | Source::Member { ty, .. } => Some(ty),
             };
-            (&*field.key, ty)
+            (field.key.name(), ty)
         })
     }
 }
@@ -570,7 +577,7 @@ impl Top {
                 TopSource::TypeName => None,
                 TopSource::Part { part, .. } => Some(&part.plan().ty),
             };
-            (&*field.key, ty)
+            (field.key.name(), ty)
         })
     }
 }

@@ -11,7 +11,7 @@ use schemas::event::{Change, Data, Event};
 use schemas::project::{Document, Mask, Seen};
 use smallvec::SmallVec;
 
-use super::plan::Part;
+use super::plan::PartRef;
 use super::value::{self, Mistakes, Outcome, Wrong};
 
 /// How many masks have a sheet: grants are few, and their masks fewer. Another mask takes the last one's sheet.
@@ -128,7 +128,7 @@ impl Sheet {
     }
 
     /// A part; written now if it is not there. `find` gives its member as it is seen under this sheet's mask.
-    pub(super) fn part<'d>(&mut self, part: &Part, find: impl FnOnce() -> Option<Seen<'d>>) -> Finish<'_> {
+    pub(super) fn part<'d>(&mut self, part: &PartRef, find: impl FnOnce() -> Option<Seen<'d>>) -> Finish<'_> {
         let entry = match self.parts.get(&part.number()) {
             Some(entry) => *entry,
             None => self.write(part, find().as_ref()),
@@ -141,7 +141,7 @@ impl Sheet {
         }
     }
 
-    fn write(&mut self, part: &Part, member: Option<&Seen<'_>>) -> Entry {
+    fn write(&mut self, part: &PartRef, member: Option<&Seen<'_>>) -> Entry {
         let (value, mistake) = self.kept;
         self.values.truncate(value);
         self.mistakes.truncate(mistake);

@@ -1,6 +1,6 @@
 //! Where in the response an error is. Built on the stack; written only when something is wrong.
 
-use schemas::event::json;
+use super::plan::Key;
 
 /// A place in the response.
 #[derive(Clone, Copy)]
@@ -8,7 +8,7 @@ pub(super) enum Path<'a> {
     /// The operation.
     Root,
     /// A field of a place.
-    Field(&'a Path<'a>, &'a str),
+    Field(&'a Path<'a>, &'a Key),
     /// An element of a place.
     Index(&'a Path<'a>, usize),
 }
@@ -33,7 +33,7 @@ impl Path<'_> {
         }
         match self {
             Self::Root => {}
-            Self::Field(_, key) => json::string(key, out),
+            Self::Field(_, key) => out.extend_from_slice(key.quoted()),
             Self::Index(_, index) => out.extend_from_slice(index.to_string().as_bytes()),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use schemas::graph::{EnumValue, Name, Scalar};
 use schemas::project::{Names, Pointer};
+use smallvec::SmallVec;
 
 /// What is selected of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ pub(super) struct Selected {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Whole {
     /// A leaf or a list.
-    One(Arc<Part>),
+    One(PartRef),
     /// An object of one type.
     Object(Top),
     /// An object of one of several types.
@@ -44,11 +45,51 @@ pub(super) struct Top {
     pub(super) members: Names,
 }
 
+/// A response key as it stands in a response. In place where it is short: of a thousand selections that an event is shown
+/// to, what is looked at for each should lie side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// `,"id":`
+    text: SmallVec<[u8; 24]>,
+}
+
+impl Key {
+    /// The key of this name.
+    pub(super) fn new(name: &str) -> Self {
+        // GraphQL's names need no escapes.
+        let mut text = SmallVec::from_slice(b",\"");
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(b"\":");
+        Self { text }
+    }
+
+    /// The name.
+    pub(super) fn name(&self) -> &str {
+        let quoted = std::str::from_utf8(self.quoted()).unwrap_or_default();
+        quoted.trim_matches('"')
+    }
+
+    /// The name in its quotes.
+    pub(super) fn quoted(&self) -> &[u8] {
+        self.text.get(1..self.text.len() - 1).unwrap_or_default()
+    }
+
+    /// `"id":`, and a comma before it where it is not the first.
+    pub(super) fn text(&self, number: usize) -> &[u8] {
+        self.text.get(usize::from(number == 0)..).unwrap_or_default()
+    }
+
+    /// What it takes beside its own size.
+    fn memory(&self) -> usize {
+        if self.text.spilled() { self.text.len() } else { 0 }
+    }
+}
+
 /// One field of such an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct TopField {
     /// The response key.
-    pub(super) key: Box<str>,
+    pub(super) key: Key,
     /// What it shows.
     pub(super) source: TopSource,
 }
@@ -61,10 +102,53 @@ pub(super) enum TopSource {
     /// A part.
     Part {
         /// Its slot in [`Top::members`]; `None`: another view of the document itself.
-        slot: Option<usize>,
+        slot: Option<u16>,
         /// What is shown of it.
-        part: Arc<Part>,
+        part: PartRef,
     },
+}
+
+/// A part, and its number beside it: what is finished is found without looking at the part.
+#[derive(Debug, Clone)]
+pub(super) struct PartRef {
+    number: u64,
+    part: Arc<Part>,
+}
+
+impl PartRef {
+    /// What tells the part from all others.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it is.
+    pub(super) fn plan(&self) -> &PartPlan {
+        &self.part.plan
+    }
+}
+
+impl From<Arc<Part>> for PartRef {
+    fn from(part: Arc<Part>) -> Self {
+        Self {
+            number: part.number,
+            part,
+        }
+    }
+}
+
+/// Parts are what they show: two that were not made one are equal all the same.
+impl PartialEq for PartRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number || self.part.plan == other.part.plan
+    }
+}
+
+impl Eq for PartRef {}
+
+impl Hash for PartRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.part.plan.hash(state);
+    }
 }
 
 /// What is selected of one member of a document, without the key that it is shown under: what operations have in common,
@@ -97,54 +181,44 @@ impl Part {
         Self { number, plan }
     }
 
-    /// What tells it from all others, for as long as the process lives.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// What it is.
     pub(super) fn plan(&self) -> &PartPlan {
         &self.plan
     }
 }
 
-/// Parts are what they show: two that were not made one are equal all the same.
-impl PartialEq for Part {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number || self.plan == other.plan
-    }
-}
-
-impl Eq for Part {}
-
-impl Hash for Part {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.plan.hash(state);
-    }
-}
-
 impl Selected {
     /// Every part, as often as it is selected.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        let (one, tops): (_, Vec<&Top>) = match &self.whole {
-            Whole::One(part) => (Some(part), Vec::new()),
-            Whole::Object(top) => (None, vec![top]),
-            Whole::OneOf { types, .. } => (None, types.iter().map(|(_, top)| top).collect()),
+    pub(super) fn parts(&self) -> impl Iterator<Item = &PartRef> {
+        let one = match &self.whole {
+            Whole::One(part) => Some(part),
+            Whole::Object(_) | Whole::OneOf { .. } => None,
         };
-        let fields = tops.into_iter().flat_map(|top| &top.fields);
-        let parts = fields.filter_map(|field| match &field.source {
+        let parts = self.fields().filter_map(|field| match &field.source {
             TopSource::TypeName => None,
             TopSource::Part { part, .. } => Some(part),
         });
-        one.into_iter().chain(parts).map(|part| &**part)
+        one.into_iter().chain(parts)
+    }
+
+    fn fields(&self) -> impl Iterator<Item = &TopField> {
+        let tops: Vec<&Top> = match &self.whole {
+            Whole::One(_) => Vec::new(),
+            Whole::Object(top) => vec![top],
+            Whole::OneOf { types, .. } => types.iter().map(|(_, top)| top).collect(),
+        };
+        tops.into_iter().flat_map(|top| &top.fields)
     }
 
     /// What it holds in memory, roughly, as if no part of it were shared.
     pub(super) fn memory(&self) -> usize {
-        let field = size_of::<TopField>() + 48;
-        self.parts()
-            .map(|part| field + size_of::<Part>() + part.plan.plan.memory())
-            .sum()
+        // With the name of a member.
+        let fields: usize = self
+            .fields()
+            .map(|field| size_of::<TopField>() + field.key.memory() + 32)
+            .sum();
+        let part = |part: &PartRef| size_of::<Part>() + part.plan().plan.memory();
+        size_of::<Self>() + fields + self.parts().map(part).sum::<usize>()
     }
 }
 
@@ -173,7 +247,7 @@ pub(super) struct Selection {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Field {
     /// The response key.
-    pub(super) key: Arc<str>,
+    pub(super) key: Key,
     /// What it shows.
     pub(super) source: Source,
 }
@@ -257,7 +331,7 @@ impl Plan {
 
     /// What it holds in memory, roughly.
     pub(super) fn memory(&self) -> usize {
-        let field = |field: &Field| size_of::<Field>() + field.key.len() + 32;
+        let field = |field: &Field| size_of::<Field>() + field.key.memory() + 32;
         let selection = |selection: &Selection| {
             size_of::<Selection>()
                 + selection.members.len() * 32
@@ -280,7 +354,7 @@ pub(super) struct EventSelection {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct EventField {
     /// The response key.
-    pub(super) key: Arc<str>,
+    pub(super) key: Key,
     /// What it shows.
     pub(super) source: EventSource,
     /// Whether null may stand for it.
@@ -301,5 +375,5 @@ pub(super) enum EventSource {
     /// When.
     Time,
     /// The document.
-    Data(Selected),
+    Data(Box<Selected>),
 }

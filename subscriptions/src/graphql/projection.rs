@@ -4,6 +4,7 @@
 //! mask. Whatever is hidden is absent, and so null.
 
 use std::cell::OnceCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use schemas::event::{Change, Event, json};
 use schemas::graph::{Emit, Kinds};
@@ -12,15 +13,17 @@ use schemas::project::{Mask, Seen, Shape as JsonShape, Sight};
 use super::finished::{Finished, Sheet};
 use super::leaf::Written;
 use super::path::Path;
-use super::plan::{EventField, EventSelection, EventSource, Part, Selected, Top, TopSource, Whole};
+use super::plan::{EventField, EventSelection, EventSource, Key, PartRef, Selected, Top, TopSource, Whole};
 use super::value::{self, ERRORS_MAX, Outcome, Wrong};
 
 /// What of an event a subscription shows. Equal projections are equal as data, whatever documents they came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Projection {
+    /// Of all below it, so that different projections are seldom compared any further.
+    digest: u64,
     pub(super) kinds: Kinds,
     /// The field's response key.
-    pub(super) key: std::sync::Arc<str>,
+    pub(super) key: Key,
     /// Whether null may stand for the whole field.
     pub(super) nullable: bool,
     pub(super) root: Root,
@@ -38,6 +41,19 @@ pub(super) enum Root {
 }
 
 impl Projection {
+    pub(super) fn new(kinds: Kinds, key: Key, nullable: bool, root: Root, bytes_max: usize) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (kinds, &key, nullable, &root, bytes_max).hash(&mut hasher);
+        Self {
+            digest: hasher.finish(),
+            kinds,
+            key,
+            nullable,
+            root,
+            bytes_max,
+        }
+    }
+
     /// Appends the payload of an event without line breaks: `{"data":{...},"errors":[...]?,"extensions":{"cursor":"..."}}`.
     /// What the mask hides reads as absent. A value that is none of its field's type is null, with an error that says
     /// where and never what; null propagates as the specification says (section 6.4.4). A payload that would be longer than
@@ -73,9 +89,9 @@ impl Projection {
             Root::Event(_) => self.payload(&Told::without_data("GAP", cursor, at_ms), None, out),
             Root::Entity(_) => {
                 out.extend_from_slice(br#"{"data":{"#);
-                json::string(&self.key, out);
+                out.extend_from_slice(self.key.text(0));
                 out.extend_from_slice(
-                    br#":null},"errors":[{"message":"some events cannot be given any more","path":"#,
+                    br#"null},"errors":[{"message":"some events cannot be given any more","path":"#,
                 );
                 Path::Field(&Path::Root, &self.key).write(out);
                 out.extend_from_slice(br#","extensions":{"code":"gap"}}]"#);
@@ -129,7 +145,7 @@ impl Projection {
             Root::Entity(selected) => (&[], Some(selected)),
         };
         let of_fields = fields.iter().filter_map(|field| match &field.source {
-            EventSource::Data(selected) => Some(selected),
+            EventSource::Data(selected) => Some(&**selected),
             _ => None,
         });
         of_fields.chain(entity)
@@ -154,8 +170,7 @@ impl Projection {
         writer.out.extend_from_slice(br#"{"data":"#);
         let start = writer.out.len();
         writer.out.push(b'{');
-        json::string(&self.key, writer.out);
-        writer.out.push(b':');
+        writer.out.extend_from_slice(self.key.text(0));
         let path = Path::Field(&Path::Root, &self.key);
         let done = match &self.root {
             Root::Event(selection) => writer.or_null(
@@ -255,7 +270,7 @@ impl Writer<'_, '_> {
     fn event(&mut self, selection: &EventSelection, told: &Told<'_>, path: &Path<'_>) -> Result<(), Broken> {
         self.out.push(b'{');
         for (number, field) in selection.fields.iter().enumerate() {
-            value::key(number, &field.key, self.out);
+            self.out.extend_from_slice(field.key.text(number));
             let path = Path::Field(path, &field.key);
             self.event_field(selection, field, told, &path)?;
         }
@@ -367,12 +382,14 @@ impl Writer<'_, '_> {
         let members = OnceCell::new();
         self.out.push(b'{');
         for (number, field) in top.fields.iter().enumerate() {
-            value::key(number, &field.key, self.out);
+            self.out.extend_from_slice(field.key.text(number));
             match &field.source {
                 TopSource::TypeName => json::string(&top.name, self.out),
                 TopSource::Part { slot, part } => {
                     let find = || match slot {
-                        Some(slot) => members.get_or_init(|| seen.pick(&top.members)).get(*slot),
+                        Some(slot) => members
+                            .get_or_init(|| seen.pick(&top.members))
+                            .get(usize::from(*slot)),
                         None => Some(seen.clone()),
                     };
                     self.part(part, find, &Path::Field(path, &field.key))?;
@@ -386,7 +403,7 @@ impl Writer<'_, '_> {
     /// Appends a part; it has null where that may stand for it.
     fn part<'d>(
         &mut self,
-        part: &Part,
+        part: &PartRef,
         find: impl FnOnce() -> Option<Seen<'d>>,
         path: &Path<'_>,
     ) -> Result<(), Broken> {

@@ -218,7 +218,7 @@ impl Writer<'_, '_> {
         let members = seen.pick(&selection.members);
         self.out.push(b'{');
         for (number, field) in selection.fields.iter().enumerate() {
-            key(number, &field.key, self.out);
+            self.out.extend_from_slice(field.key.text(number));
             let path = Path::Field(path, &field.key);
             match &field.source {
                 Source::TypeName => json::string(&selection.name, self.out),
@@ -255,12 +255,4 @@ pub(super) fn one_of<'t, T>(
         .flatten()?;
     let found = types.binary_search_by(|(name, _)| (**name).cmp(&*said)).ok()?;
     types.get(found).map(|(_, found)| found)
-}
-
-/// Appends the key of a member, after what stands before it.
-pub(super) fn key(number: usize, key: &str, out: &mut Vec<u8>) {
-    // GraphQL's names need no escapes.
-    out.extend_from_slice(if number > 0 { b",\"" } else { b"\"" });
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
 }

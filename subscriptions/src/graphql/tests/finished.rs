@@ -1,6 +1,7 @@
 //! What is finished of an event for one operation is there for the others, and for nobody who must not have it.
 
 use super::*;
+use crate::view::{View, Viewed};
 
 /// What the operation selects of the document.
 fn selecting(schema: &Schema, selection: &str) -> Arc<Projection> {
@@ -328,6 +329,31 @@ fn a_payload_that_is_too_large_is_so_for_whoever_comes_later_and_for_nobody_else
             assert_eq!(got, alone(&projection, &event, &nothing), "{selection}");
             let too_large = selection.contains("codes") || selection.contains("c: label");
             assert_eq!(shown(&got)["data"].is_null(), too_large, "{selection}");
+        }
+    }
+}
+
+#[test]
+fn every_worker_offers_each_view_its_own_body() {
+    let schema = schema();
+    let event = Arc::new(event(DATA));
+    let viewed = Viewed::new(Arc::clone(&event));
+    let projections = SELECTIONS.iter().map(|each| selecting(&schema, each));
+    let views: Vec<View> = projections
+        .map(View::Graphql)
+        .chain([View::CloudEvents])
+        .collect();
+    let masks = [&[][..], &["/label"], &["/codes", "/free/deep"]].map(|pointers| Arc::new(hide(pointers)));
+    for _ in 0..2 {
+        let mut offers = [viewed.offer(), viewed.offer()];
+        for (view, mask) in views
+            .iter()
+            .flat_map(|view| masks.iter().map(move |mask| (view, mask)))
+        {
+            let alone = view.encode(&event, mask, "c-1");
+            for offer in &mut offers {
+                assert_eq!(offer.body(view, mask, "c-1"), alone, "{mask:?}");
+            }
         }
     }
 }

@@ -273,8 +273,8 @@ fn the_operation_is_found_by_its_name() {
         operation_name: name.map(str::to_owned),
         ..request(&document)
     };
-    assert_eq!(&*bound(&schema, &named(Some("A"))).projection.key, "things");
-    assert_eq!(&*bound(&schema, &named(Some("B"))).projection.key, "thing");
+    assert_eq!(bound(&schema, &named(Some("A"))).projection.key.name(), "things");
+    assert_eq!(bound(&schema, &named(Some("B"))).projection.key.name(), "thing");
     assert_eq!(schema.kind(&named(Some("A"))), Ok(OperationKind::Subscription));
     assert_eq!(schema.kind(&named(Some("C"))), Ok(OperationKind::Query));
     for name in [None, Some(""), Some("D")] {
