@@ -1,5 +1,6 @@
 //! Projection is correct: what it shows of random documents under random masks, for random operations on random
-//! contracts, is what graphql-js 16 answers to the same operation on the same masked data.
+//! contracts, is what graphql-js 16 answers to the same operation on the same masked data; also where many operations are
+//! shown one event under several masks, and each finds what the others have finished of it.
 
 #![allow(clippy::unwrap_used, reason = "a test's data is what the test made")]
 
@@ -24,20 +25,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
 use schemas::attributes::Attributes;
 use schemas::contract::Contract;
 use schemas::event::{Change, Data, Event};
 use schemas::ids::{Slot, TenantId};
 use schemas::project::{Document, Mask, Pointer};
 use serde_json::{Map, Value, json};
-use tidewire_subscriptions::graphql::{Options, Prepared, Request, Schema};
+use tidewire_subscriptions::graphql::{Finished, Options, Prepared, Projection, Request, Schema};
 
 use node::Node;
 use operation::Operation;
 use world::World;
 
-/// Operations that are tried on one contract.
-const EACH: usize = 50;
+/// Events that are tried on one contract, and operations that are shown each.
+const EVENTS: usize = 4;
+const OPERATIONS: usize = 12;
+
+/// Masks that one event is shown under: more than are kept apart at a time.
+const MASKS: usize = 6;
 
 const STREAMS: &str = r#"
 [streams.things]
@@ -62,52 +68,58 @@ async fn projections_are_what_graphql_js_answers() {
         let world = World::random(&mut dice);
         let contract = contract(&world);
         let schema = Schema::new(&contract, Options::default()).expect("a schema");
-        for _ in 0..EACH {
-            let operation = Operation::random(&world, &mut dice);
-            let (mask, hidden) = random_mask(&world, &mut dice);
+        for _ in 0..EVENTS {
             let text = world.document(&mut dice).to_string();
             let event = event(&contract, &text);
-            let request = Request {
-                query: Some(operation.text.clone()),
-                variables: operation.variables.clone(),
-                ..Request::default()
-            };
-            oracle
-                .say(&asked(&world, &operation, &event, &mask))
-                .expect("said");
-            let want = oracle.hear().await.expect("an answer");
-            let prepared = schema.prepare(&request, None);
-            let about = || {
-                format!(
-                    "{}\n{}\n{:?}\n{text}\nhidden: {hidden:?}",
-                    world.sdl, operation.text, operation.variables
-                )
-            };
-            if want.get("invalid").is_some() {
-                // What only differs deep below different types may be let in; it is answered as the specification says.
-                refused += usize::from(prepared.is_err());
-                continue;
+            let masks: Vec<_> = (0..MASKS).map(|_| random_mask(&world, &mut dice)).collect();
+            let mut cases = Vec::new();
+            for _ in 0..OPERATIONS {
+                let operation = Operation::random(&world, &mut dice);
+                let request = Request {
+                    query: Some(operation.text.clone()),
+                    variables: operation.variables.clone(),
+                    ..Request::default()
+                };
+                let prepared = schema.prepare(&request, None);
+                for (mask, hidden) in masks.choose_multiple(&mut dice, 2) {
+                    oracle
+                        .say(&asked(&world, &operation, &event, mask))
+                        .expect("said");
+                    let want = oracle.hear().await.expect("an answer");
+                    let about = format!(
+                        "{}\n{}\n{:?}\n{text}\nhidden: {hidden:?}",
+                        world.sdl, operation.text, operation.variables
+                    );
+                    if want.get("invalid").is_some() {
+                        // What only differs deep below different types may be let in; it is answered as the specification says.
+                        refused += usize::from(prepared.is_err());
+                        continue;
+                    }
+                    let projection = match &prepared {
+                        Ok(Prepared::Subscription(bound)) => Arc::clone(&bound.projection),
+                        Ok(Prepared::Answer(_)) => panic!("no subscription: {about}"),
+                        Err(refused) => panic!("{}\n{about}", refused.errors_json()),
+                    };
+                    cases.push(Case {
+                        projection,
+                        mask,
+                        want,
+                        about,
+                    });
+                }
             }
-            let projection = match prepared {
-                Ok(Prepared::Subscription(bound)) => bound.projection,
-                Ok(Prepared::Answer(_)) => panic!("no subscription: {}", about()),
-                Err(refused) => panic!("{}\n{}", refused.errors_json(), about()),
-            };
-            let mut out = Vec::new();
-            projection.event(&event, &mask, "cursor", &mut out);
-            let got: Value = serde_json::from_slice(&out)
-                .unwrap_or_else(|error| panic!("{error}: {}\n{}", String::from_utf8_lossy(&out), about()));
-            let errors: Vec<Value> = got["errors"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|error| error["path"].clone())
-                .collect();
-            assert_eq!(canonical(&got["data"]), canonical(&want["data"]), "{}", about());
-            assert_eq!(Value::Array(errors.clone()), want["errors"], "{}", about());
-            tried += 1;
-            with_errors += usize::from(!errors.is_empty());
-            with_data += usize::from(!got["data"]["x"]["data"].is_null());
+            // Each twice, whoever comes in between.
+            let mut order: Vec<&Case<'_>> = cases.iter().chain(&cases).collect();
+            order.shuffle(&mut dice);
+            let mut finished = Finished::of(&event);
+            for case in order {
+                case.check(&mut finished);
+            }
+            for case in &cases {
+                tried += 1;
+                with_errors += usize::from(case.want["errors"] != json!([]));
+                with_data += usize::from(!case.want["data"]["x"]["data"].is_null());
+            }
         }
     }
     volume::say(&format!(
@@ -117,6 +129,41 @@ async fn projections_are_what_graphql_js_answers() {
         with_errors > tried / 20 && with_data > tried / 4,
         "the dice say something"
     );
+}
+
+/// An operation, under a mask.
+struct Case<'m> {
+    projection: Arc<Projection>,
+    mask: &'m Mask,
+    /// What graphql-js answers.
+    want: Value,
+    about: String,
+}
+
+impl Case<'_> {
+    /// Projects alone, and with what others have finished.
+    fn check(&self, finished: &mut Finished<'_>) {
+        let Self { mask, about, .. } = self;
+        let mut out = Vec::new();
+        self.projection.finish(finished, mask, "cursor", &mut out);
+        let mut alone = Vec::new();
+        self.projection
+            .event(finished.event(), mask, "cursor", &mut alone);
+        let text = String::from_utf8_lossy(&out);
+        assert_eq!(text, String::from_utf8_lossy(&alone), "{about}");
+        let got: Value =
+            serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {text}\n{about}"));
+        let errors: Vec<&Value> = got["errors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|error| &error["path"])
+            .collect();
+        // As text: the order of members is a part of the answer.
+        let written = |value: &Value| canonical(value).to_string();
+        assert_eq!(written(&got["data"]), written(&self.want["data"]), "{about}");
+        assert_eq!(json!(errors), self.want["errors"], "{about}");
+    }
 }
 
 fn contract(world: &World) -> Arc<Contract> {
