@@ -1,9 +1,9 @@
-//! What an event costs where a thousand subscriptions of one stream each select something else: a projection for each,
-//! beside async-graphql's `execute_stream` for each, on the same record, in one run, on one thread.
+//! What an event costs where a thousand subscriptions of one stream each select something else: offered to a view for
+//! each, as a worker does it, beside async-graphql's `execute_stream` for each, on the same record, in one run, on one thread.
 //!
 //!     cargo bench -p tidewire-tests --bench selections
 //!
-//! Both give JSON bytes, and the bytes of the first event are compared as data before anything is measured.
+//! Both give JSON bytes, and those of every selection are compared as data before anything is measured.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +18,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use schemas::contract::Contract;
 use schemas::decode::{Decoder, Record};
+use schemas::event::Event;
 use schemas::ids::{Incarnation, Slot};
 use schemas::project::Mask;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use subscriptions::graphql::{Options, Prepared, Projection, Request, Schema};
+use subscriptions::graphql::{Options, Prepared, Request, Schema};
+use subscriptions::view::{View, Viewed};
 use tidewire_tests::contract;
 use tidewire_tests::graphql::SDL;
 use tidewire_tests::volume::say;
@@ -80,12 +82,12 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         let ours = Ours::new()?;
         let theirs = theirs()?;
-        let mut first = Vec::new();
-        ours.event(0, &mut first);
-        let first: Value = serde_json::from_slice(&first)?;
-        let mut stream = Box::pin(theirs.execute_stream(query(1)));
-        let other = serde_json::to_value(stream.next().await.context("a result")?)?;
-        ensure!(first["data"] == other["data"], "{first} is not {other}");
+        for (n, body) in (1..).zip(ours.bodies()) {
+            let first: Value = serde_json::from_slice(&body)?;
+            let mut stream = Box::pin(theirs.execute_stream(query(n)));
+            let other = serde_json::to_value(stream.next().await.context("a result")?)?;
+            ensure!(first["data"] == other["data"], "{first} is not {other}");
+        }
 
         let mut ratios = Vec::new();
         for _ in 0..5 {
@@ -107,11 +109,11 @@ fn main() -> Result<()> {
     })
 }
 
-/// The product's projections.
+/// The product's views.
 struct Ours {
-    projections: Vec<Arc<Projection>>,
-    event: schemas::event::Event,
-    mask: Mask,
+    views: Vec<View>,
+    event: Arc<Event>,
+    mask: Arc<Mask>,
 }
 
 impl Ours {
@@ -125,11 +127,11 @@ impl Ours {
             Err(findings) => bail!("{findings:?}"),
         };
         let schema = Schema::new(&contract, Options::default())?;
-        let mut projections = Vec::new();
+        let mut views = Vec::new();
         for n in 1..=SELECTIONS {
             let request: Request = serde_json::from_value(json!({"query": query(n)}))?;
             match schema.prepare(&request, None) {
-                Ok(Prepared::Subscription(bound)) => projections.push(bound.projection),
+                Ok(Prepared::Subscription(bound)) => views.push(View::Graphql(bound.projection)),
                 other => bail!("{other:?}"),
             }
         }
@@ -153,16 +155,20 @@ impl Ours {
             bail!("the record is an event")
         };
         Ok(Self {
-            projections,
-            event,
-            mask: Mask::nothing_hidden(),
+            views,
+            event: Arc::new(event),
+            mask: Arc::new(Mask::nothing_hidden()),
         })
     }
 
-    fn event(&self, n: usize, out: &mut Vec<u8>) {
-        if let Some(projection) = self.projections.get(n) {
-            projection.event(&self.event, &self.mask, "cursor", out);
-        }
+    /// What each is given of the event.
+    fn bodies(&self) -> Vec<Bytes> {
+        let viewed = Viewed::new(Arc::clone(&self.event));
+        let mut offer = viewed.offer();
+        let bodies = self.views.iter();
+        bodies
+            .map(|view| offer.body(view, &self.mask, "cursor"))
+            .collect()
     }
 
     /// The cost of one event for all.
@@ -171,11 +177,11 @@ impl Ours {
         let mut bytes = 0;
         let begun = Instant::now();
         for _ in 0..rounds {
-            for n in 0..self.projections.len() {
-                // The engine begins with room for the whole event, too.
-                let mut out = Vec::with_capacity(self.event.encoded_bytes_hint());
-                self.event(n, &mut out);
-                bytes += std::hint::black_box(out).len();
+            // Each time an event of which nothing was finished before.
+            let viewed = Viewed::new(Arc::clone(&self.event));
+            let mut offer = viewed.offer();
+            for view in &self.views {
+                bytes += std::hint::black_box(offer.body(view, &self.mask, "cursor")).len();
             }
         }
         assert!(bytes > 0);
