@@ -5,7 +5,7 @@
 
 import {
   GraphQLBoolean, GraphQLError, GraphQLFloat, GraphQLID, GraphQLInt, GraphQLString,
-  buildSchema, execute, isEnumType, isScalarType, parse, validate,
+  buildSchema, execute, getNullableType, isEnumType, isListType, isScalarType, parse, validate,
 } from 'graphql';
 import { hear, say } from './lines.mjs';
 
@@ -38,8 +38,12 @@ function at(value, pointer) {
   return value;
 }
 
-function strip(value, prefix) {
-  if (Array.isArray(value)) return value.map((one) => strip(one, prefix));
+// The prefix is that of the leaves: what stands where a list should be is none of the field's type, with or without it.
+function strip(value, prefix, type) {
+  const nullable = getNullableType(type);
+  if (isListType(nullable)) {
+    return Array.isArray(value) ? value.map((one) => strip(one, prefix, nullable.ofType)) : value;
+  }
   if (typeof value === 'string') return value.startsWith(prefix) ? value.slice(prefix.length) : null;
   return value !== null && typeof value === 'object' ? value : null;
 }
@@ -78,9 +82,10 @@ function schemaOf(sdl) {
 function fieldResolver(source, _arguments, { event }, info) {
   if (info.parentType.name === 'Subscription') return event;
   if (source === event) return event[info.fieldName];
-  const json = directive(info.parentType.getFields()[info.fieldName].astNode, 'json');
+  const field = info.parentType.getFields()[info.fieldName];
+  const json = directive(field.astNode, 'json');
   const value = at(source, json?.pointer ?? `/${info.fieldName}`);
-  return json?.stripPrefix === undefined ? value : strip(value, json.stripPrefix);
+  return json?.stripPrefix === undefined ? value : strip(value, json.stripPrefix, field.type);
 }
 
 function typeResolver(value, _context, info, type) {
