@@ -18,6 +18,7 @@ pub mod node;
 pub mod oracle;
 pub mod plan;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod producer;
 pub mod raw;
