@@ -1,7 +1,7 @@
 //! The parts that are written in JavaScript, real ones from npm: reference clients, audits, graphql-js, a federation
-//! router. Each runs as a process that speaks JSON lines.
+//! router, verifiers of signatures. Each runs as a process that speaks JSON lines.
 //!
-//! The packages are those of `tests/graphql/package-lock.json`, installed once by `npm ci` into a cache folder.
+//! The packages are those of a set's `package-lock.json`, installed once by `npm ci` into a cache folder.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,13 +20,43 @@ use crate::{leash, wait};
 /// Lines that a program has said and nobody has heard yet; a program that says more waits.
 const LINES_MAX: usize = 4096;
 
-/// Where the packages and our scripts are, for this process.
+/// Scripts of ours and the packages that they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// `tests/graphql`.
+    Graphql,
+    /// `tests/webhooks`.
+    Webhooks,
+}
+
+impl Set {
+    fn sources(self) -> PathBuf {
+        // Seen from any crate of the workspace: the property of projections includes this file.
+        let tests = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests"));
+        tests.join(match self {
+            Self::Graphql => "graphql",
+            Self::Webhooks => "webhooks",
+        })
+    }
+
+    /// Where the packages and our scripts are, for this process.
+    async fn folder(self) -> Result<&'static Path> {
+        static GRAPHQL: OnceCell<PathBuf> = OnceCell::const_new();
+        static WEBHOOKS: OnceCell<PathBuf> = OnceCell::const_new();
+        let folder = match self {
+            Self::Graphql => &GRAPHQL,
+            Self::Webhooks => &WEBHOOKS,
+        };
+        let folder = folder
+            .get_or_try_init(|| async { tokio::task::spawn_blocking(move || prepare(self)).await? })
+            .await?;
+        Ok(folder)
+    }
+}
+
+/// Where the packages and scripts for GraphQL are, for this process.
 pub async fn folder() -> Result<&'static Path> {
-    static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
-    let folder = FOLDER
-        .get_or_try_init(|| async { tokio::task::spawn_blocking(prepare).await? })
-        .await?;
-    Ok(folder)
+    Set::Graphql.folder().await
 }
 
 /// The program `node`: `TIDEWIRE_NODE`, the one that `.ci/prerequisites` fetched, or that on the path.
@@ -59,17 +89,30 @@ impl Node {
 
     /// Starts a script, with more in its environment.
     pub async fn start_with(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
-        let folder = folder().await?;
-        let mut child = Command::new(program())
-            .current_dir(folder)
-            .arg(script)
-            .args(arguments)
-            .envs(environment.iter().copied())
+        let mut command = Self::command(Set::Graphql, script).await?;
+        command.args(arguments).envs(environment.iter().copied());
+        Self::spawn(&mut command, script)
+    }
+
+    /// Starts a script of another set.
+    pub async fn start_of(set: Set, script: &str) -> Result<Self> {
+        Self::spawn(&mut Self::command(set, script).await?, script)
+    }
+
+    async fn command(set: Set, script: &str) -> Result<Command> {
+        let mut command = Command::new(program());
+        command.current_dir(set.folder().await?).arg(script);
+        Ok(command)
+    }
+
+    /// Starts any program that speaks JSON lines.
+    pub fn spawn(command: &mut Command, name: &str) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .context("node (20 or later; .ci/prerequisites test says how to get it)")?;
+            .with_context(|| format!("{name} (.ci/prerequisites test says how to get what it runs on)"))?;
         leash::hold(child.id());
         let stdin = child.stdin.take().context("stdin is piped")?;
         let stdout = child.stdout.take().context("stdout is piped")?;
@@ -81,12 +124,11 @@ impl Node {
                 }
             }
         });
-        let name = script.to_owned();
         Ok(Self {
             child,
             stdin,
             lines,
-            name,
+            name: name.to_owned(),
         })
     }
 
@@ -161,14 +203,14 @@ pub async fn run(script: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// A folder with our scripts beside the packages: scripts find packages from where they lie themselves.
-fn prepare() -> Result<PathBuf> {
-    let packages = packages()?;
+fn prepare(set: Set) -> Result<PathBuf> {
+    let packages = packages(set)?;
     let folder = tempfile::Builder::new()
         .prefix("tidewire-node-")
         .tempdir()?
         .keep();
     leash::sweep(&folder);
-    for entry in std::fs::read_dir(sources())? {
+    for entry in std::fs::read_dir(set.sources())? {
         let path = entry?.path();
         let name = path.file_name().context("a file has a name")?;
         if path.is_file() {
@@ -180,10 +222,10 @@ fn prepare() -> Result<PathBuf> {
 }
 
 /// The folder `node_modules`; made by npm the first time, one process at a time.
-fn packages() -> Result<PathBuf> {
+fn packages(set: Set) -> Result<PathBuf> {
     static HERE: Mutex<()> = Mutex::new(());
     let _here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
-    let lock_file = sources().join("package-lock.json");
+    let lock_file = set.sources().join("package-lock.json");
     let mut hasher = DefaultHasher::new();
     std::fs::read_to_string(&lock_file)?.hash(&mut hasher);
     let cache = cache();
@@ -194,7 +236,10 @@ fn packages() -> Result<PathBuf> {
     if !folder.is_dir() {
         let fresh = tempfile::Builder::new().prefix("npm-").tempdir_in(&cache)?;
         std::fs::copy(&lock_file, fresh.path().join("package-lock.json"))?;
-        std::fs::copy(sources().join("package.json"), fresh.path().join("package.json"))?;
+        std::fs::copy(
+            set.sources().join("package.json"),
+            fresh.path().join("package.json"),
+        )?;
         let installed = Command::new("npm")
             // No package may run anything while it is installed.
             .args([
@@ -217,12 +262,9 @@ fn packages() -> Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
-fn sources() -> PathBuf {
-    // Seen from any crate of the workspace: the property of projections includes this file.
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/graphql")).to_owned()
-}
-
-fn cache() -> PathBuf {
+/// Where what was fetched stays.
+#[must_use]
+pub fn cache() -> PathBuf {
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => PathBuf::from(home).join(".cache"),
