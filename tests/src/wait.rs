@@ -35,6 +35,22 @@ pub async fn until_true(what: impl Display, mut condition: impl FnMut() -> bool)
     until(what, || std::future::ready(condition().then_some(()))).await
 }
 
+/// Waits until a count reaches what is wanted, for as long as it grows: the deadline is for standing still.
+pub async fn until_count(what: impl Display, wanted: usize, mut count: impl FnMut() -> usize) -> Result<()> {
+    let mut last = (count(), Instant::now());
+    while last.0 < wanted {
+        if last.1.elapsed() >= DEADLINE {
+            bail!("{what}: {} of {wanted}, and no more for {DEADLINE:?}", last.0);
+        }
+        tokio::time::sleep(LOOK).await;
+        let now = count();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
 /// Gives a future until the deadline.
 pub async fn within<T>(what: impl Display, future: impl Future<Output = T>) -> Result<T> {
     match tokio::time::timeout(DEADLINE, future).await {
