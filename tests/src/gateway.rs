@@ -36,6 +36,35 @@ pub struct Setup {
     pub listen: String,
     /// What is added to `[kafka]`.
     pub kafka: String,
+    /// What is added to `[keys]`.
+    pub keys: String,
+}
+
+/// What a gateway that delivers webhooks is started with.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Where the store is; a file beside the configuration, unless nodes share one.
+    pub store: String,
+    /// The group that nodes share.
+    pub group: String,
+    /// The topic of deliveries that were given up.
+    pub dead_letters: String,
+    /// The topic of the gateway's own events.
+    pub events: String,
+    /// Whether receivers may be on loopback.
+    pub allow_loopback: bool,
+    /// More of `[webhooks]`, name and value.
+    pub settings: Vec<(&'static str, u64)>,
+}
+
+impl Webhooks {
+    /// With another setting, instead of one that is there.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: u64) -> Self {
+        self.settings.retain(|(have, _)| *have != name);
+        self.settings.push((name, value));
+        self
+    }
 }
 
 impl Setup {
@@ -52,7 +81,25 @@ impl Setup {
             more: String::new(),
             listen: String::new(),
             kafka: String::new(),
+            keys: String::new(),
         }
+    }
+
+    /// With webhooks.
+    #[must_use]
+    pub fn webhooks(mut self, webhooks: &Webhooks) -> Self {
+        self.keys
+            .push_str("store = [\"a store key that all nodes of the promises share\"]\n");
+        let mut text = format!(
+            "[store]\nurl = {:?}\n\n[webhooks]\nenabled = true\nallow_loopback = {}\nconsumer_group = {:?}\n\
+             dead_letter_topic = {:?}\nevents_topic = {:?}\n",
+            webhooks.store, webhooks.allow_loopback, webhooks.group, webhooks.dead_letters, webhooks.events
+        );
+        for (name, value) in &webhooks.settings {
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        self.more.push_str(&text);
+        self
     }
 
     /// With another limit.
@@ -76,8 +123,8 @@ impl Setup {
              [listen]\naddress = \"127.0.0.1:{listen}\"\nadmin = \"127.0.0.1:{admin}\"\n{}\n\n\
              [kafka]\nbootstrap_servers = {:?}\nmetadata_interval_ms = 500\n{}\n\n{}\n\
              [keys]\ncursor = {:?}\nticket = [\"a ticket key that all nodes of the promises share\"]\n\
-             event_id = \"a key for event ids that all nodes of the promises share\"\n\n{}\n\n[limits]\n",
-            self.listen, self.bootstrap, self.kafka, self.issuers, self.cursor_keys, self.more
+             event_id = \"a key for event ids that all nodes of the promises share\"\n{}\n\n{}\n\n[limits]\n",
+            self.listen, self.bootstrap, self.kafka, self.issuers, self.cursor_keys, self.keys, self.more
         )?;
         for (name, value) in &self.limits {
             writeln!(text, "{name} = {value}")?;

@@ -265,6 +265,7 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 log.initial.task.delay.ms=500
 log.retention.check.interval.ms=500
 log.cleaner.backoff.ms=200

@@ -129,6 +129,24 @@ impl Topics {
         .await?
     }
 
+    /// What a group has committed of a topic, summed over its partitions: how far it is.
+    pub async fn committed(&self, group: &str, topic: &str, partitions: i32) -> Result<i64> {
+        let config = self.config.clone();
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.clone().set("group.id", group).create()?;
+            let mut wanted = TopicPartitionList::new();
+            wanted.add_partition_range(&topic, 0, partitions - 1);
+            let committed = consumer.committed_offsets(wanted, REQUEST)?;
+            let offsets = committed.elements();
+            Ok(offsets
+                .iter()
+                .map(|element| element.offset().to_raw().unwrap_or(0).max(0))
+                .sum())
+        })
+        .await?
+    }
+
     /// Waits until a topic has so many partitions with leaders, or is gone.
     async fn wait_for(&self, topic: &str, partitions: Option<i32>) -> Result<()> {
         wait::until(format!("topic {topic} to have {partitions:?} partitions"), || {

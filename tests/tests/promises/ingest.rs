@@ -17,7 +17,7 @@ use tidewire_tests::wait;
 use crate::support::{World, unique};
 
 /// The letters of a dead-letter topic: key and headers.
-async fn letters(
+pub(crate) async fn letters(
     bootstrap: &str,
     topic: &str,
     count: usize,

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 use tidewire_tests::contract;
-use tidewire_tests::gateway::Setup;
+use tidewire_tests::gateway::{Gateway, Setup, Webhooks};
 use tidewire_tests::graphql;
 use tidewire_tests::issuer::Issuer;
 use tidewire_tests::kafka::Kafka;
+use tidewire_tests::partner::{self, Partner};
 use tidewire_tests::producer::Producer;
 use tidewire_tests::topics::Topics;
 
@@ -76,6 +77,18 @@ impl World {
         setup
     }
 
+    /// What webhooks need: a group and topics that nobody else uses, times that are short. The store is a file of SQLite.
+    pub(crate) async fn webhooks(&self) -> Result<Webhooks> {
+        webhooks(&self.topics).await
+    }
+
+    /// A partner of a tenant, who gets its rows as a system.
+    pub(crate) fn partner(&self, gateway: &Gateway, tenant: &str) -> Partner {
+        let scopes = format!("system/Observation.rs {}", partner::SCOPES);
+        let token = self.issuer.token(tenant).scopes(&scopes).good_for(7200).sign();
+        Partner::new(gateway.address(), &token)
+    }
+
     /// A token that gives the tenant's rows.
     pub(crate) fn user(&self, tenant: &str) -> String {
         self.issuer.token(tenant).scopes(contract::USER).sign()
@@ -89,6 +102,30 @@ impl World {
             .claim("patient", patient)
             .sign()
     }
+}
+
+/// The same on any cluster.
+pub(crate) async fn webhooks(topics: &Topics) -> Result<Webhooks> {
+    let (dead_letters, events) = (unique("dead-letters"), unique("webhook-events"));
+    topics.create(&dead_letters, 1, &[]).await?;
+    topics.create(&events, 1, &[]).await?;
+    let settings = vec![
+        ("claim_every_ms", 100),
+        ("lease_ms", 5_000),
+        ("slow_after_ms", 500),
+        ("session_timeout_ms", 3_000),
+        ("registry_interval_ms", 100),
+        ("breaker_open_min_ms", 200),
+        ("breaker_open_max_ms", 1_000),
+    ];
+    Ok(Webhooks {
+        store: "sqlite:webhooks.db".to_owned(),
+        group: unique("webhooks"),
+        dead_letters,
+        events,
+        allow_loopback: true,
+        settings,
+    })
 }
 
 /// A name that was not used before, in this run or another.
