@@ -153,6 +153,7 @@ impl Webhooks {
             Arc::clone(&logs),
             config.retry.clone(),
             Arc::clone(&holder),
+            config.session_timeout,
         ));
         let (changed, poked) = watch::channel(0);
         let (announcer, notices) =

@@ -159,20 +159,33 @@ impl Store {
         Ok(())
     }
 
-    /// Says that this node shares the work, and answers how many do; those that were silent for this time are forgotten.
+    /// Says that this node shares the work, and answers how many do; those that were silent for this time are forgotten,
+    /// and what they had leased is everybody's again.
     pub async fn beat(&self, holder: &str, age: Duration) -> Result<u64, StoreError> {
         let here = self.sql(
             "INSERT INTO webhook_nodes (holder, seen_ms) VALUES ($1, {now})
              ON CONFLICT (holder) DO UPDATE SET seen_ms = excluded.seen_ms",
         );
         let gone = self.sql("DELETE FROM webhook_nodes WHERE seen_ms <= {now} - $1");
+        let free = "UPDATE webhook_parked SET lease_holder = NULL, lease_until_ms = 0
+             WHERE lease_holder IS NOT NULL AND lease_holder NOT IN (SELECT holder FROM webhook_nodes)";
+        let free_replays = "UPDATE webhook_replays SET lease_holder = NULL, lease_until_ms = 0
+             WHERE lease_holder IS NOT NULL AND lease_holder NOT IN (SELECT holder FROM webhook_nodes)";
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let count: i64 = on!(self, pool => {
             sqlx::query(here).bind(holder).execute(pool).await?;
             sqlx::query(gone).bind(age_ms).execute(pool).await?;
+            sqlx::query(free).execute(pool).await?;
+            sqlx::query(free_replays).execute(pool).await?;
             sqlx::query_scalar("SELECT COUNT(*) FROM webhook_nodes").fetch_one(pool).await?
         });
         Ok(u64::try_from(count).unwrap_or(1))
+    }
+
+    /// Whether only one node can use the store at a time: a file.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        matches!(self.engine, Engine::Sqlite { .. })
     }
 
     /// Says that this node does not share the work any more.

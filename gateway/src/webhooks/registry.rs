@@ -63,6 +63,8 @@ pub(crate) struct Registry {
     schedule: Arc<Schedule>,
     /// This node's name among those that share the work.
     holder: Arc<str>,
+    /// A node that was not heard of for so long does not count, and has leased nothing.
+    member_age: Duration,
     current: ArcSwap<Snapshot>,
     /// Only one looks at a time.
     looking: Mutex<()>,
@@ -71,9 +73,6 @@ pub(crate) struct Registry {
     members: AtomicU64,
     changes: watch::Sender<u64>,
 }
-
-/// A node that was not heard of for so long does not count as one that shares the work.
-const MEMBER_AGE: Duration = Duration::from_secs(15);
 
 impl Entry {
     /// What the endpoint wants of a stream, under the grant of now.
@@ -141,6 +140,7 @@ impl Registry {
         logs: Arc<Logs>,
         schedule: Schedule,
         holder: Arc<str>,
+        member_age: Duration,
     ) -> Self {
         let snapshot = Snapshot {
             logs: Some(Arc::clone(&logs)),
@@ -153,10 +153,11 @@ impl Registry {
             logs,
             schedule: Arc::new(schedule),
             holder,
+            member_age,
             current: ArcSwap::from_pointee(snapshot),
             looking: Mutex::new(()),
             revisions: AtomicI64::new(0),
-            members: AtomicU64::new(1),
+            members: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         }
     }
@@ -181,6 +182,8 @@ impl Registry {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = self.control.changes();
         let mut failing = false;
+        // Before this one there was another process, and it is gone: nobody else uses a file.
+        let mut is_first = self.store.is_single();
         loop {
             // Every branch may be dropped.
             tokio::select! {
@@ -190,7 +193,10 @@ impl Registry {
                 Ok(()) = known.changed() => {}
             }
             let looked = async {
-                let members = self.store.beat(&self.holder, MEMBER_AGE).await?;
+                let age = if is_first { Duration::ZERO } else { self.member_age };
+                self.store.beat(&self.holder, age).await?;
+                let members = self.store.beat(&self.holder, self.member_age).await?;
+                is_first = false;
                 self.members.store(members.max(1), Ordering::Relaxed);
                 self.look().await
             };
@@ -251,6 +257,11 @@ impl Registry {
             self.current.store(Arc::new(snapshot));
         }
         Ok(())
+    }
+
+    /// Whether the others know of this node: what it leased before, they would take for nobody's.
+    pub(crate) fn is_known(&self) -> bool {
+        self.members.load(Ordering::Relaxed) > 0
     }
 
     /// This node's part of a rate that holds for all of them together.

@@ -73,6 +73,9 @@ impl Replays {
         let mut full: Vec<EndpointId> = Vec::new();
         loop {
             let work = async {
+                if !self.registry.is_known() {
+                    return Ok(None);
+                }
                 let mut skipped = self.busy().clone();
                 skipped.extend(full.iter().cloned());
                 let Some(reading) = self.store.claim_replay(&self.holder, LEASE, &skipped).await? else {

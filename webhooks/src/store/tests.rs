@@ -939,6 +939,28 @@ async fn who_has_caught_up_is_known_until_the_endpoint_is_gone(database: &Databa
 
 async fn nodes_that_are_silent_do_not_share_the_work(database: &Database) {
     let store = database.open().await;
+    let endpoint = create(&store, "lund").await;
+    store.park(&[delivery(&endpoint, 0, 1)]).await.expect("parked");
+    assert_eq!(store.beat("gone", LEASE).await.expect("told"), 1);
+    assert_eq!(claim(&store, &endpoint, "gone", LEASE, 9).await.len(), 1);
+    assert_eq!(store.beat("here", LEASE).await.expect("told"), 2);
+    assert_eq!(
+        claim(&store, &endpoint, "here", LEASE, 9).await.len(),
+        0,
+        "it is leased"
+    );
+    // Time is the database's: it passes.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(
+        store.beat("here", Duration::from_millis(10)).await.expect("told"),
+        1
+    );
+    assert_eq!(
+        claim(&store, &endpoint, "here", LEASE, 9).await.len(),
+        1,
+        "nobody has it any more"
+    );
+    store.leave("here").await.expect("told");
     assert_eq!(store.beat("a", LEASE).await.expect("told"), 1);
     assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
     assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
