@@ -182,6 +182,7 @@ impl Webhooks {
                 consumer: config.consumer_group.clone(),
             },
             changed: changed.clone(),
+            registry: Some(Arc::clone(&registry)),
             announce: Announce {
                 tell: Some(Box::new(announce)),
             },

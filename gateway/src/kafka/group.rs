@@ -22,7 +22,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::ids::{Incarnation, StreamName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use webhooks::delivery::EndpointId;
+use webhooks::delivery::{DeliveryId, EndpointId};
 use webhooks::ledger::{Commit, Ledger, Partition, Receipt};
 use webhooks::scheduler::{Input, Job};
 
@@ -80,6 +80,8 @@ pub(crate) struct Beginning {
     pub(crate) catching_up: Vec<Interested>,
     /// Order keys of which something is parked.
     pub(crate) blocked: Vec<(EndpointId, Vec<Vec<u8>>)>,
+    /// What is parked from here on: a node before this one had read further than it could commit.
+    pub(crate) parked: HashSet<DeliveryId>,
 }
 
 /// What the thread asks of the [`resolver`].
@@ -220,6 +222,8 @@ impl Group {
 
 struct Reading {
     covered: HashSet<Interested>,
+    /// Deliveries that the store has already.
+    parked: HashSet<DeliveryId>,
     paused: bool,
 }
 
@@ -351,6 +355,7 @@ impl Work {
             report("assign", added);
             let reading = Reading {
                 covered: beginning.covered,
+                parked: beginning.parked,
                 paused: false,
             };
             self.reading.insert(partition, reading);
@@ -505,7 +510,13 @@ impl Work {
         {
             return;
         }
-        let owed = self.planner.owed(record, incarnation);
+        let mut owed = self.planner.owed(record, incarnation);
+        if let Some(reading) = self.reading.get_mut(&partition)
+            && !reading.parked.is_empty()
+        {
+            // Parked is settled.
+            owed.retain(|job| !reading.parked.remove(&job.delivery));
+        }
         let Some(receipt) = self.ledger.register(&partition, record.offset, owed.len()) else {
             return;
         };

@@ -59,6 +59,8 @@ pub(crate) struct Courier {
 enum Unsent {
     /// It is not to be sent any more, for this reason.
     Dropped(&'static str),
+    /// Its endpoint is not called at the moment.
+    Held,
     /// Nobody knows yet whether it may be.
     Unknown,
 }
@@ -73,6 +75,7 @@ impl World for Courier {
                 self.log(&job, start.1, None, word, Duration::ZERO);
                 return Verdict::Dropped;
             }
+            Err(Unsent::Held) => return Verdict::Held,
             Err(Unsent::Unknown) => {
                 return Verdict::Answered(Outcome::Throttled {
                     retry_after_ms: Some(1000),
@@ -240,11 +243,14 @@ impl Courier {
         let snapshot = self.registry.snapshot();
         let entry = snapshot
             .entry(&job.target.endpoint)
-            .ok_or(Unsent::Dropped("endpoint_gone"))?;
+            .ok_or(Unsent::Dropped("dropped_endpoint_gone"))?;
+        if !entry.target.callable {
+            return Err(Unsent::Held);
+        }
         let interest = entry
             .interest(&job.stream, &self.registry)
             .map_err(|ungranted| match ungranted {
-                Ungranted::Denied => Unsent::Dropped("not_granted"),
+                Ungranted::Denied => Unsent::Dropped("dropped_not_granted"),
                 Ungranted::Unknown => Unsent::Unknown,
             })?;
         let event = match &job.event {
@@ -253,14 +259,19 @@ impl Courier {
                 let decoder = self
                     .decoders
                     .get(&job.stream)
-                    .ok_or(Unsent::Dropped("stream_gone"))?;
+                    .ok_or(Unsent::Dropped("dropped_stream_gone"))?;
                 let decoded = decoder.decode(job.record.clone());
-                Arc::new(decoded.ok().flatten().ok_or(Unsent::Dropped("undecodable"))?)
+                Arc::new(
+                    decoded
+                        .ok()
+                        .flatten()
+                        .ok_or(Unsent::Dropped("dropped_undecodable"))?,
+                )
             }
         };
         let mask = interest
             .shows(&event, self.clock.now_ms())
-            .ok_or(Unsent::Dropped("not_granted"))?;
+            .ok_or(Unsent::Dropped("dropped_not_granted"))?;
         Ok((Arc::clone(entry), event, mask))
     }
 

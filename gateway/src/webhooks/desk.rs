@@ -33,6 +33,7 @@ use webhooks::sign::MessageSigner;
 use webhooks::store::{Kept, Store, StoreError};
 
 use super::clients::Clients;
+use super::registry::Registry;
 use crate::kafka::{Logs, Unavailable};
 
 pub(crate) use dry_run::DRY_RUN_EVENTS_MAX;
@@ -65,6 +66,8 @@ pub(crate) struct Desk {
     pub(crate) settings: DeskSettings,
     /// Counts changes: this node's registry looks at once.
     pub(crate) changed: watch::Sender<u64>,
+    /// What this node knows of endpoints, where it delivers.
+    pub(crate) registry: Option<Arc<Registry>>,
     /// Tells operational events.
     pub(crate) announce: Announce,
     /// How often what may be asked for.
@@ -248,10 +251,15 @@ impl Desk {
         Err(Refusal::new(Code::PRECONDITION_FAILED, ""))
     }
 
-    /// A change is on record, and the registry looks.
-    fn record(&self, action: &'static str, tenant: &TenantId, id: &EndpointId) {
+    /// A change is on record, and this node's registry has seen it before anybody is told of it.
+    async fn record(&self, action: &'static str, tenant: &TenantId, id: &EndpointId) {
         tracing::info!(target: "tidewire::audit", action, endpoint = %id, %tenant, "an endpoint was changed");
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        if let Some(registry) = &self.registry
+            && let Err(error) = registry.look().await
+        {
+            tracing::debug!(%error, "a change is seen later");
+        }
     }
 
     fn tell(&self, tenant: &TenantId, id: &EndpointId, kind: &'static str, data: Value) {

@@ -49,6 +49,25 @@ impl<W: World> Scheduler<W> {
         let outcome = match verdict {
             None => Outcome::Failed,
             Some(Verdict::Answered(outcome)) => outcome,
+            Some(Verdict::Held) => {
+                lane.ended(
+                    breaker::Ended::Abandoned,
+                    running.is_probe,
+                    now_ms,
+                    &self.bounds.breaker,
+                );
+                lane.disable();
+                lane.hold();
+                self.plan.hold(endpoint);
+                if job.receipt.is_some() && !running.is_parked {
+                    self.park_job(job, Duration::ZERO);
+                } else {
+                    self.storage
+                        .push(Op::Settle(Settled::Released(job.delivery.clone())));
+                }
+                self.park_queue(endpoint);
+                return;
+            }
             Some(Verdict::Dropped) => {
                 // It says nothing of the receiver.
                 lane.ended(

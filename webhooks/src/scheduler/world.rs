@@ -18,6 +18,8 @@ use crate::store::Settled;
 pub enum Verdict {
     /// It was made.
     Answered(Outcome),
+    /// It was not, and may be later: the endpoint is not called at the moment, which is news to the scheduler.
+    Held,
     /// It was not: its owner may not have the event any more, or the endpoint is gone. That is on record.
     Dropped,
 }

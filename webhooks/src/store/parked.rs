@@ -292,6 +292,26 @@ impl Store {
         Ok(keys.into_iter().map(|(key,)| key).collect())
     }
 
+    /// What is parked of a partition from an offset on, for whichever endpoint: whoever reads the partition again need not
+    /// deliver it.
+    pub async fn parked_from(&self, from: &Position) -> Result<Vec<DeliveryId>, StoreError> {
+        let sql = "SELECT delivery FROM webhook_parked
+             WHERE topic = $1 AND partition_no = $2 AND incarnation = $3 AND record_offset >= $4";
+        let ids: Vec<(String,)> = reading!(self, pool => {
+            sqlx::query_as(sql)
+                .bind(&*from.topic)
+                .bind(i64::from(from.partition))
+                .bind(from.incarnation.0.cast_signed())
+                .bind(from.offset)
+                .fetch_all(pool)
+                .await
+        })?;
+        let parsed = |(id,): (String,)| {
+            DeliveryId::parse(&id).map_err(|_| StoreError::Unreadable("a parked delivery"))
+        };
+        ids.into_iter().map(parsed).collect()
+    }
+
     /// The positions of what is parked for an endpoint: from the lowest of each partition on, everything that is unsettled
     /// follows.
     pub async fn unsettled(&self, endpoint: &EndpointId) -> Result<Vec<Position>, StoreError> {

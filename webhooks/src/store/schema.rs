@@ -97,6 +97,7 @@ CREATE TABLE webhook_replays (
   lease_until_ms BIGINT NOT NULL,
   PRIMARY KEY (id, topic, incarnation, partition_no)
 );
+CREATE INDEX webhook_parked_place ON webhook_parked (topic, partition_no, incarnation, record_offset);
 CREATE INDEX webhook_parked_holder ON webhook_parked (lease_holder) WHERE lease_holder IS NOT NULL;
 CREATE TABLE webhook_nodes (
   holder TEXT NOT NULL PRIMARY KEY,

@@ -14,6 +14,7 @@ use schemas::ids::Incarnation;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use webhooks::delivery::Position;
 use webhooks::ledger::Partition;
 use webhooks::store::{Kind, NewReplay, Store};
 
@@ -211,7 +212,15 @@ impl Resolver {
                 }
                 covered.insert(interested);
             }
+            let from = Position {
+                topic: Arc::clone(topic),
+                incarnation,
+                partition: number,
+                offset: begun.offset,
+            };
+            let parked = self.store.parked_from(&from).await?;
             beginnings.push(Beginning {
+                parked: parked.into_iter().collect(),
                 incarnation,
                 offset: begun.offset,
                 covered,
@@ -261,7 +270,7 @@ impl Resolver {
             endpoint: endpoint.clone(),
             tenant: entry.kept.endpoint.tenant.clone(),
             stream: stream.clone(),
-            position: webhooks::delivery::Position {
+            position: Position {
                 topic: Arc::clone(&learnt.partition.topic),
                 incarnation: learnt.incarnation,
                 partition: learnt.partition.number,

@@ -68,7 +68,7 @@ impl Desk {
             .await?;
         match created {
             Created::New => {
-                self.record("created", tenant, &endpoint.id);
+                self.record("created", tenant, &endpoint.id).await;
                 let endpoint = match endpoint.status {
                     Status::Pending => self.ask(endpoint).await?.endpoint,
                     _ => endpoint,
@@ -136,7 +136,7 @@ impl Desk {
             if endpoint.status == Status::Active && before.status != Status::Active {
                 self.store.report_health(id, None, None).await?;
             }
-            self.record("changed", &principal.tenant, id);
+            self.record("changed", &principal.tenant, id).await;
             return match endpoint.status {
                 Status::Pending => Ok(self.ask(endpoint).await?.endpoint),
                 _ => Ok(endpoint),
@@ -184,7 +184,7 @@ impl Desk {
         if !self.store.delete_endpoint(tenant, id).await? {
             return Err(Refusal::new(Code::NOT_FOUND, ""));
         }
-        self.record("deleted", tenant, id);
+        self.record("deleted", tenant, id).await;
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Desk {
             Err(BadRotation::Key(bad)) => Err(no_keys(bad)),
         };
         let (endpoint, ()) = self.change(tenant, id, condition, rotate).await?;
-        self.record("rotated", tenant, id);
+        self.record("rotated", tenant, id).await;
         let until = super::time(now_ms.saturating_add(i64::try_from(overlap.as_millis()).unwrap_or(0)));
         self.tell(tenant, id, "secret.rotated", json!({ "old_signs_until": until }));
         Ok(endpoint)
@@ -235,7 +235,8 @@ impl Desk {
             // What failed before is over: otherwise it would be disabled again at its next failure.
             self.store.report_health(id, None, None).await?;
         }
-        self.record(if enabled { "resumed" } else { "paused" }, tenant, id);
+        self.record(if enabled { "resumed" } else { "paused" }, tenant, id)
+            .await;
         match endpoint.status {
             Status::Pending if enabled => Ok(self.ask(endpoint).await?.endpoint),
             _ => Ok(endpoint),

@@ -75,7 +75,7 @@ impl Desk {
         };
         let (tenant, id) = (&endpoint.tenant, &endpoint.id);
         let (endpoint, ()) = self.change(tenant, id, &Condition::None, agree).await?;
-        self.record("agreed", &endpoint.tenant, &endpoint.id);
+        self.record("agreed", &endpoint.tenant, &endpoint.id).await;
         Ok(Asked {
             endpoint,
             outcome: "agreed",

@@ -134,7 +134,7 @@ impl Desk {
         if !self.store.cancel_replay(tenant, id, replay).await? {
             return Err(Refusal::new(Code::NOT_FOUND, ""));
         }
-        self.record("replay_cancelled", tenant, id);
+        self.record("replay_cancelled", tenant, id).await;
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Desk {
         if !parts.is_empty() {
             self.store.add_replays(&replay, kind, parts).await?;
         }
-        self.record("replayed", tenant, id);
+        self.record("replayed", tenant, id).await;
         Ok(replay)
     }
 
@@ -423,7 +423,7 @@ mod tests {
         let row = |id: &str, partition, next| ReplayRow {
             id: id.to_owned(),
             kind: Kind::Replay,
-            stream: schemas::ids::StreamName::parse("observations").expect("a name"),
+            stream: StreamName::parse("observations").expect("a name"),
             topic: "secret-topic".to_owned(),
             partition,
             next,

@@ -88,6 +88,7 @@ impl House {
                 consumer: "group".to_owned(),
             },
             changed: sender,
+            registry: None,
             announce: Announce {
                 tell: Some(Box::new(move |_, id: &EndpointId, event, detail| {
                     let entry = (id.to_string(), event.to_owned(), detail);
