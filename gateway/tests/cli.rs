@@ -81,6 +81,20 @@ fn the_subgraph_is_printed_for_composition() {
     assert!(told.contains("problem"), "{told}");
 }
 
+#[test]
+fn the_api_is_printed_as_openapi() {
+    let folder = folder(&good(any()));
+    let clinical = folder.path().join("clinical");
+    let (code, printed, _) = run(tidewire(folder.path())
+        .args(["docs", "openapi", "--contracts"])
+        .arg(&clinical));
+    assert_eq!(code, Some(0));
+    let document: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["webhooks"].get("tidewire.patients.changed").is_some());
+    assert!(document["paths"].get("/v1/webhooks/endpoints/{id}").is_some());
+}
+
 /// A server that was started, and the lines that it printed first. Killed when it is dropped.
 struct Server {
     child: Child,
