@@ -23,6 +23,10 @@ const SHEETS_MAX: usize = 4;
 const SHEET_BYTES_MAX: usize = 256 << 10;
 const SHEET_PARTS_MAX: usize = 4_096;
 
+/// What one selection usually has.
+const PARTS_USUAL: usize = 14;
+const BYTES_USUAL: usize = 512;
+
 /// What is finished of an event.
 pub struct Finished<'e> {
     event: &'e Event,
@@ -120,8 +124,9 @@ impl Sheet {
     fn new(mask: &Mask) -> Self {
         Self {
             mask: mask.clone(),
-            parts: AHashMap::new(),
-            values: Vec::new(),
+            // Most events are shown to one selection, which should not pay for many: what usual ones need, at once.
+            parts: AHashMap::with_capacity(PARTS_USUAL),
+            values: Vec::with_capacity(BYTES_USUAL),
             mistakes: Mistakes::default(),
             kept: (0, 0),
         }
