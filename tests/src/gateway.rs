@@ -51,6 +51,8 @@ pub struct Webhooks {
     pub dead_letters: String,
     /// The topic of the gateway's own events.
     pub events: String,
+    /// The topic of revocations and denials.
+    pub control: String,
     /// Whether receivers may be on loopback.
     pub allow_loopback: bool,
     /// More of `[webhooks]`, name and value.
@@ -88,6 +90,8 @@ impl Setup {
     /// With webhooks.
     #[must_use]
     pub fn webhooks(mut self, webhooks: &Webhooks) -> Self {
+        self.kafka
+            .push_str(&format!("control_topic = {:?}\n", webhooks.control));
         self.keys
             .push_str("store = [\"a store key that all nodes of the promises share\"]\n");
         let mut text = format!(

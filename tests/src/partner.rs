@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::http::{self, Answer, bearer};
 use crate::receiver::Hook;
+use crate::wait;
 
 /// Scopes that a partner has beside those of streams.
 pub const SCOPES: &str = "webhooks:read webhooks:write";
@@ -51,8 +52,29 @@ impl Partner {
         }
     }
 
-    /// Any request, with more headers.
+    /// Any request, with more headers. Who asks too often is told so, and asks again.
     pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer> {
+        wait::until(format!("{path} to be asked less often"), || {
+            let asked = self.ask_once(method.clone(), path, headers, body);
+            async {
+                let answer = asked.await;
+                let is_again = answer
+                    .as_ref()
+                    .is_ok_and(|answer| answer.code() == "rate_limited");
+                (!is_again).then_some(answer)
+            }
+        })
+        .await?
+    }
+
+    /// The same, whatever is said of how often.
+    pub async fn ask_once(
         &self,
         method: Method,
         path: &str,

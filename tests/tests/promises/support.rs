@@ -111,7 +111,7 @@ pub(crate) async fn webhooks(topics: &Topics) -> Result<Webhooks> {
     topics.create(&events, 1, &[]).await?;
     let settings = vec![
         ("claim_every_ms", 100),
-        ("lease_ms", 5_000),
+        ("lease_ms", 35_000),
         ("slow_after_ms", 500),
         ("session_timeout_ms", 3_000),
         ("registry_interval_ms", 100),
@@ -123,6 +123,7 @@ pub(crate) async fn webhooks(topics: &Topics) -> Result<Webhooks> {
         group: unique("webhooks"),
         dead_letters,
         events,
+        control: unique("control"),
         allow_loopback: true,
         settings,
     })

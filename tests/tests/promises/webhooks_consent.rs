@@ -88,6 +88,9 @@ async fn what_is_queued_of_an_owner_who_is_revoked_is_dropped_on_record() -> Res
         answer.status,
         answer.text()
     );
+    // Whoever is revoked may not look either: a colleague does.
+    let token = line.world.issuer.token("north").subject("colleague");
+    line.partner.token = token.scopes("webhooks:read").sign();
     dropped(&line, 6).await?;
     line.produce(4).await?;
     line.committed().await?;

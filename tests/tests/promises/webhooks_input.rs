@@ -238,13 +238,18 @@ async fn every_field_out_of_range_is_refused_by_its_code_and_changes_nothing() -
     let world = World::new().await?;
     let topic = world.topic("fields", 1).await?;
     let gateway = gateway(&world, &topic).await?;
-    let partner = world.partner(&gateway, "north");
     let good = json!({"url": "https://partner.example/", "streams": ["observations"], "enabled": false});
-    let made = partner.make(&good).await?;
-    let path = format!("{ENDPOINTS}/{}", made.id);
-    let before = partner.read(&made.id, "").await?;
+    // Several tenants: of each only so many changes a second are taken.
+    let mut partners = Vec::new();
+    for place in 0..12 {
+        let partner = world.partner(&gateway, &format!("tenant{place}"));
+        let made = partner.make(&good).await?;
+        let shown = partner.read(&made.id, "").await?;
+        partners.push((partner, made, shown));
+    }
     let cases = bad_members();
-    for (name, value, code) in &cases {
+    for ((name, value, code), (partner, made, _)) in cases.iter().zip(partners.iter().cycle()) {
+        let path = format!("{ENDPOINTS}/{}", made.id);
         let case = || format!("{name}: {value}").chars().take(200).collect::<String>();
         let mut body = good.clone();
         body[*name] = value.clone();
@@ -263,15 +268,17 @@ async fn every_field_out_of_range_is_refused_by_its_code_and_changes_nothing() -
         let answer = partner.ask(Method::PATCH, &path, &tag, Some(&patch)).await?;
         problem(&answer, status_of(code), code).with_context(|| format!("as a change, {}", case()))?;
     }
-    ensure!(
-        partner.read(&made.id, "").await? == before,
-        "something was changed"
-    );
-    let listed = partner.get(ENDPOINTS).await?;
-    ensure!(
-        listed["endpoints"].as_array().map(Vec::len) == Some(1),
-        "{listed}"
-    );
+    for (partner, made, before) in &partners {
+        ensure!(
+            partner.read(&made.id, "").await? == *before,
+            "something was changed"
+        );
+        let listed = partner.get(ENDPOINTS).await?;
+        ensure!(
+            listed["endpoints"].as_array().map(Vec::len) == Some(1),
+            "{listed}"
+        );
+    }
     say(&format!(
         "webhooks refuse: {} bad members, when made and when changed, each by its code",
         cases.len()
@@ -388,7 +395,7 @@ async fn requests_around_an_endpoint_have_their_codes_too() -> Result<()> {
         .await?;
     problem(&answer, 415, "unsupported_media_type")?;
     problem(&partner.post(&json!([])).await?, 400, "body_invalid")?;
-    let huge = json!({"url": "https://partner.example/", "streams": ["observations"], "description": "x".repeat(2 << 20)});
+    let huge = json!({"url": "https://partner.example/", "streams": ["observations"], "description": "x".repeat(100 << 10)});
     problem(&partner.post(&huge).await?, 413, "body_too_large")?;
     for (below, body) in [
         ("rotate", json!({"overlap_seconds": -1})),
@@ -421,6 +428,28 @@ async fn requests_around_an_endpoint_have_their_codes_too() -> Result<()> {
             answer.text()
         );
     }
+
+    // Who asks too often is told so.
+    let hurried = world.partner(&gateway, "hurried");
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..150 {
+        let hurried = hurried.clone();
+        asking.spawn(async move {
+            hurried
+                .ask_once(Method::POST, ENDPOINTS, &[], Some(&json!({})))
+                .await
+        });
+    }
+    let mut refused = 0;
+    while let Some(answer) = asking.join_next().await {
+        let answer = answer??;
+        if answer.status == 429 {
+            problem(&answer, 429, "rate_limited")?;
+            ensure!(!answer.header("retry-after").is_empty(), "{:?}", answer.headers);
+            refused += 1;
+        }
+    }
+    ensure!(refused > 0, "150 changes at once were taken");
 
     // As many as a tenant may have, page by page.
     for _ in 2..8 {

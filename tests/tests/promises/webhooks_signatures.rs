@@ -252,7 +252,6 @@ async fn on_the_wire_there_are_exactly_these_headers() -> Result<()> {
         "ce-tenant",
         "ce-patient",
         "ce-status",
-        "ce-code",
     ];
     for (request, (mode, ..)) in signed.requests(0).await?.iter().zip(&signed.endpoints) {
         let mut names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
