@@ -89,7 +89,7 @@ fn the_api_is_printed_as_openapi() {
         .args(["docs", "openapi", "--contracts"])
         .arg(&clinical));
     assert_eq!(code, Some(0));
-    let document: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    let document: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["webhooks"].get("tidewire.patients.changed").is_some());
     assert!(document["paths"].get("/v1/webhooks/endpoints/{id}").is_some());

@@ -56,7 +56,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
-use schemas::contract::Contract;
+use schemas::contract::{Contract, WEBHOOK_EVENTS};
 use schemas::ids::TenantId;
 use schemas::problem::Code;
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,8 @@ pub fn router(
         streams: contract
             .streams
             .iter()
+            // The sample readers are people: what happens to endpoints is not theirs to read.
+            .filter(|stream| stream.name.as_str() != WEBHOOK_EVENTS)
             .map(|stream| stream.name.to_string())
             .collect(),
         kafka,

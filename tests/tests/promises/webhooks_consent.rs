@@ -88,12 +88,16 @@ async fn what_is_queued_of_an_owner_who_is_revoked_is_dropped_on_record() -> Res
         answer.status,
         answer.text()
     );
-    // Whoever is revoked may not look either: a colleague does.
+    // Whoever is revoked may not look either: a colleague does, and has an endpoint of their own.
     let token = line.world.issuer.token("north").subject("colleague");
-    line.partner.token = token.scopes("webhooks:read").sign();
+    let scopes = "system/Observation.rs webhooks:read webhooks:write";
+    line.partner.token = token.scopes(scopes).sign();
     dropped(&line, 6).await?;
+    let witness = line.receiver.hook("witness", Behaviour::good());
+    let more = json!({"content": "raw"});
+    line.partner.hook(&witness, &["observations"], more).await?;
     line.produce(4).await?;
-    line.committed().await?;
+    wait::until_count("what comes to others", 4, || witness.taken()).await?;
     ensure!(line.hook.count() == 6, "{} requests came", line.hook.count());
     Ok(())
 }

@@ -212,6 +212,22 @@ impl Field {
         wait::until_count("deliveries", wanted, || self.taken()).await
     }
 
+    /// Waits until everything that is owed of this part of the plan, the first one, was taken.
+    pub(crate) async fn all_of(&self, part: &[Planned]) -> Result<()> {
+        let events: BTreeSet<Event> = part
+            .iter()
+            .map(|planned| Event {
+                partition: planned.partition,
+                n: planned.n,
+            })
+            .collect();
+        let endpoints = self.endpoints.iter();
+        let wanted = endpoints
+            .map(|endpoint| endpoint.owed.intersection(&events).count())
+            .sum();
+        wait::until_count("what was produced", wanted, || self.taken()).await
+    }
+
     /// Produces a part of the plan; how much that was.
     pub(crate) async fn produce(&self, piece: Option<&[Planned]>) -> Result<usize> {
         let piece = piece.context("the plan has another part")?;
@@ -299,6 +315,8 @@ async fn nothing_lost(promise: &str, postgres: Option<&Postgres>, events: usize,
             gateway.kill()?;
             gateway.resume().await?;
             gateway.ready().await?;
+            // It is over when everything that was under way has arrived, from Kafka or from the store.
+            field.all_of(&plan[..produced]).await?;
             field.trouble("kill", from);
         }
     }

@@ -84,6 +84,8 @@ async fn events_of_one_key_arrive_in_order_under_failures_and_kills() -> Result<
         gateway.kill()?;
         gateway.resume().await?;
         gateway.ready().await?;
+        // It is over when everything that was under way has arrived, from Kafka or from the store.
+        wait::until_count("deliveries after a kill", hooks.len() * produced, taken).await?;
         troubles.push(Trouble {
             what: "kill",
             from,
