@@ -361,10 +361,15 @@ fn page(name: &str, schema: &str) -> Value {
 
 /// An object that may have more members than these.
 fn object(properties: Value, required: &[&str]) -> Value {
-    json!({ "type": "object", "properties": properties, "required": required })
+    let mut schema = json!({ "type": "object" });
+    schema["properties"] = properties;
+    schema["required"] = json!(required);
+    schema
 }
 
 /// An object with these members and no others.
 fn closed(properties: Value, required: &[&str]) -> Value {
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    let mut schema = object(properties, required);
+    schema["additionalProperties"] = json!(false);
+    schema
 }
