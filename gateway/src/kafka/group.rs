@@ -555,7 +555,11 @@ impl Work {
             else {
                 continue;
             };
-            for (interested, start, keeps_order) in self.planner.interested(partition, incarnation) {
+            let interested = self.planner.interested(partition, incarnation);
+            // Who does not want it any more and comes back is learnt of anew.
+            let wanted: HashSet<&Interested> = interested.iter().map(|(who, ..)| who).collect();
+            reading.covered.retain(|known| wanted.contains(known));
+            for (interested, start, keeps_order) in interested {
                 if !reading.covered.insert(interested.clone()) {
                     continue;
                 }

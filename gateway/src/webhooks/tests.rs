@@ -236,6 +236,63 @@ async fn an_endpoint_that_the_reader_learns_of_late_gets_what_it_was_owed_before
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_taken_away_and_comes_back_is_owed_from_then_on_without_a_gap() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    let streams = json!({"streams": ["observations", "webhook_events"]});
+    let endpoint = house.endpoint(&receiver, streams).await;
+    let node = house.start().await;
+    house.write(10);
+    receiver.until(10).await;
+    let patch = async |streams: serde_json::Value| {
+        let principal = Principal {
+            scopes: vec!["system/Observation.rs".to_owned(), "webhooks:read".to_owned()],
+            ..endpoint.owner.principal()
+        };
+        let mut patch = serde_json::Map::new();
+        patch.insert("owner".to_owned(), json!("me"));
+        patch.insert("streams".to_owned(), streams);
+        let desk = node.desk();
+        let changed = desk.patch(&principal, &endpoint.id, patch, &desk::Condition::Any);
+        changed.await.expect("changed");
+    };
+    let stream = Arc::clone(house.contract.stream("observations").expect("declared"));
+    let ends = node
+        .desk()
+        .logs
+        .ends(&stream, &endpoint.tenant)
+        .await
+        .expect("kafka answers");
+    let ids = DeliveryIds::new(&house.keys.event_id);
+    let mut wanted: Vec<i64> = (0..10).collect();
+    for _ in 0..5 {
+        patch(json!(["webhook_events"])).await;
+        house.write(4);
+        patch(json!(["observations", "webhook_events"])).await;
+        wanted.extend(house.written..house.written + 4);
+        house.write(4);
+        // What was written while it was not wanted may have been on its way already; what was wanted is all there.
+        let expected: Vec<String> = wanted
+            .iter()
+            .map(|number| {
+                let end = ends.iter().find(|end| i64::from(end.partition) == number % 2);
+                let position = webhooks::delivery::Position {
+                    offset: number / 2,
+                    ..end.expect("a partition").clone()
+                };
+                ids.of(&endpoint.id, &stream.name, &position).to_string()
+            })
+            .collect();
+        until("what is wanted again", || {
+            let came = receiver.came();
+            expected.iter().all(|id| came.contains_key(id))
+        })
+        .await;
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_parked_and_arrives_later_under_the_same_id() {
     let mut house = House::new();
     let receiver = Receiver::start(1).await;
