@@ -218,11 +218,14 @@ impl Grant {
     }
 
     /// Whether whoever has this grant may see everything that another one shows: the tenant is the same, and each clause of
-    /// the other is contained in one of this. Times are not compared.
+    /// the other is contained in one of this, and what this leaves out, the other leaves out as well. Times are not compared.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
         let is_contained = |clause: &Clause| self.clauses.iter().any(|mine| mine.contains(clause));
-        self.tenant == other.tenant && other.clauses.iter().all(is_contained)
+        let is_excepted = |exception| other.exceptions.0.contains(exception);
+        self.tenant == other.tenant
+            && self.exceptions.0.iter().all(is_excepted)
+            && other.clauses.iter().all(is_contained)
     }
 
     /// The attributes by which at least one clause may be filtered.

@@ -169,6 +169,9 @@ fn a_grant_includes_another_if_it_shows_all_of_it() {
     );
     assert!(whole.includes(&whole) && whole.includes(&one) && one.includes(&one));
     assert!(!one.includes(&whole) && !one.includes(&two));
+    let mut less = whole.clone();
+    less.exceptions = Exceptions([(PATIENT, Atom::from("Patient/1"))].into());
+    assert!(whole.includes(&less) && less.includes(&less) && !less.includes(&whole));
     let mut elsewhere = whole.clone();
     elsewhere.tenant = tenant("south");
     assert!(!elsewhere.includes(&one) && !whole.includes(&elsewhere));
