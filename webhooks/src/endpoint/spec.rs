@@ -188,10 +188,11 @@ impl Draft {
                 (name, value) => self.rest().set(name, value, reach),
             };
             if let Err((code, detail)) = result {
+                // A name came from outside: cut, so that an answer stays small.
+                let name: String = name.chars().take(64).collect();
                 problems.push(Invalid {
                     code,
-                    // A name came from outside: cut, so that an answer stays small.
-                    pointer: format!("/{}", name.chars().take(64).collect::<String>()),
+                    pointer: format!("/{}", name.replace('~', "~0").replace('/', "~1")),
                     detail,
                 });
             }

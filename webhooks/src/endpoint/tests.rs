@@ -221,6 +221,8 @@ fn everything_that_is_wrong_is_told_at_once_and_no_value_is_repeated() {
     let problems = spec(&body).expect_err("all wrong");
     assert_eq!(problems.len(), 5);
     assert!(!format!("{problems:?}").contains("secret"), "{problems:?}");
+    let named = spec(&with("a/b~c", json!(1))).expect_err("no such field");
+    assert_eq!(named[0].pointer, "/a~1b~0c");
     let missing = spec(&json!({})).expect_err("nothing there");
     assert_eq!(
         missing.iter().map(|bad| bad.pointer.as_str()).collect::<Vec<_>>(),
