@@ -4,6 +4,7 @@
 //! traffic of others. A cursor that points beyond the end is refused, never clamped.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use schemas::contract::Stream;
@@ -262,13 +263,11 @@ impl Desk {
                 }
                 Spot::At(offset) => offset,
                 Spot::Since(ms) => {
-                    if !times.contains_key(&ms) {
-                        times.insert(ms, self.logs.at_time(stream, tenant, ms).await?);
-                    }
-                    times
-                        .get(&ms)
-                        .and_then(|found| same(found, end))
-                        .unwrap_or(end.offset)
+                    let found = match times.entry(ms) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(place) => place.insert(self.logs.at_time(stream, tenant, ms).await?),
+                    };
+                    same(found, end).unwrap_or(end.offset)
                 }
                 Spot::Start => {
                     if starts.is_none() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::house::{House, Receiver, with};
 
-fn at(url: &str, more: Value) -> Value {
+fn at(url: &str, more: &Value) -> Value {
     let mut body = with("url", json!(url));
     let members = body.as_object_mut().expect("an object");
     members.extend(more.as_object().expect("an object").clone());
@@ -23,7 +23,7 @@ async fn a_receiver_is_asked_before_it_is_called_and_its_rate_is_kept() {
         ],
     )
     .await;
-    let body = at(&willing.url, json!({"handshake": true, "rate_per_second": 50}));
+    let body = at(&willing.url, &json!({"handshake": true, "rate_per_second": 50}));
     let (shown, _) = house.create(&body).await;
     assert_eq!(
         (&shown["status"], &shown["rate_per_second"]),
@@ -41,7 +41,7 @@ async fn without_consent_an_endpoint_stays_pending_and_is_sent_nothing() {
     let house = House::new().await;
     // A status alone is no consent.
     let silent = Receiver::start(StatusCode::OK, &[]).await;
-    let (shown, path) = house.create(&at(&silent.url, json!({"handshake": true}))).await;
+    let (shown, path) = house.create(&at(&silent.url, &json!({"handshake": true}))).await;
     assert_eq!(shown["status"], "pending");
     assert!(shown["secret"].is_string());
     let test = house.ask("POST", &format!("{path}/test"), &Value::Null).await;
@@ -74,7 +74,7 @@ async fn without_consent_an_endpoint_stays_pending_and_is_sent_nothing() {
         (409, "handshake_not_pending")
     );
     let gone = house
-        .create(&at("https://127.0.0.1:1/", json!({"handshake": true})))
+        .create(&at("https://127.0.0.1:1/", &json!({"handshake": true})))
         .await;
     let asked = house
         .ask("POST", &format!("{}/handshake", gone.1), &Value::Null)
@@ -92,7 +92,7 @@ async fn a_test_is_signed_like_a_delivery_and_tells_nothing_of_the_answer_but_it
     let receiver = Receiver::start(StatusCode::IM_A_TEAPOT, &[]).await;
     let body = at(
         &receiver.url,
-        json!({"content": "structured", "signing": ["v1", "rfc9421"], "headers": {"x-team": "a"}}),
+        &json!({"content": "structured", "signing": ["v1", "rfc9421"], "headers": {"x-team": "a"}}),
     );
     let (shown, path) = house.create(&body).await;
     let test = format!("{path}/test");
@@ -197,14 +197,14 @@ async fn the_guard_stands_before_tests_and_handshakes_too() {
         assert_eq!(refused.code(), "url_forbidden", "{url}");
     }
     // A name is looked at when it is connected to.
-    let (_, path) = house.create(&at("https://nothing.invalid/", json!({}))).await;
+    let (_, path) = house.create(&at("https://nothing.invalid/", &json!({}))).await;
     let told = house
         .ask("POST", &format!("{path}/test"), &Value::Null)
         .await
         .json();
     assert_eq!((&told["outcome"], &told["status"]), (&json!("dns"), &Value::Null));
     let redirecting = Receiver::start(StatusCode::FOUND, &[("location", "http://127.0.0.1:1/")]).await;
-    let (_, path) = house.create(&at(&redirecting.url, json!({}))).await;
+    let (_, path) = house.create(&at(&redirecting.url, &json!({}))).await;
     let told = house
         .ask("POST", &format!("{path}/test"), &Value::Null)
         .await
