@@ -1,4 +1,5 @@
-//! GraphQL operations as clients write them: a document, the operation's name, variables and a document to project.
+//! GraphQL operations as clients write them: a document, the operation's name, variables and a document to project, alone
+//! and with what was finished of it before.
 
 #![no_main]
 
@@ -13,7 +14,7 @@ use schemas::event::{Change, Data, Event};
 use schemas::ids::{Slot, TenantId};
 use schemas::project::{Document, Mask, Pointer};
 use serde_json::Value;
-use subscriptions::graphql::{Options, Prepared, Request, Schema};
+use subscriptions::graphql::{Finished, Options, Prepared, Request, Schema};
 
 #[derive(Debug, Arbitrary)]
 struct Given<'a> {
@@ -83,6 +84,15 @@ fuzz_target!(|given: Given<'_>| {
             let text = std::str::from_utf8(&out).expect("UTF-8");
             assert!(!text.contains('\n'));
             assert!(serde_json::from_str::<Value>(text).is_ok());
+            // Under another mask first, and twice: what was finished is what is shown.
+            let mut finished = Finished::of(&event);
+            for mask in [&Mask::nothing_hidden(), &mask, &mask] {
+                let mut shared = Vec::new();
+                bound.projection.finish(&mut finished, mask, "c", &mut shared);
+                let mut alone = Vec::new();
+                bound.projection.event(&event, mask, "c", &mut alone);
+                assert_eq!(shared, alone);
+            }
         }
     }
 });
