@@ -166,6 +166,8 @@ pub struct App {
     drain_timeout: Duration,
     drain_spread: Duration,
     webhooks: Option<Webhooks>,
+    /// What operators know.
+    known: Control,
     /// Ends with the process: a client that is still open would only complain that its broker is gone.
     _broker: ManuallyDrop<Option<Broker>>,
 }
@@ -239,6 +241,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         Some(_) => Control::unread(config.kafka.control_staleness_max),
         None => Control::none(),
     };
+    let known = control.clone();
     let authenticator = Authenticator::new(issuers)?.with_control(control.clone());
     let sealer = Sealer::new(&config.keys.cursor)?;
     let tickets = Tickets::new(&config.keys.ticket)?;
@@ -375,6 +378,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         drain_timeout: config.limits.drain_timeout,
         drain_spread: config.limits.drain_spread,
         webhooks: running,
+        known,
         _broker: ManuallyDrop::new(broker),
     })
 }
@@ -384,6 +388,18 @@ impl App {
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Waits until what operators know was read, so that the first reader is let in, or for so long.
+    pub async fn settle(&self, patience: Duration) {
+        let mut changes = self.known.changes();
+        let read = async {
+            while !self.known.is_read() {
+                // Reading nothing is no change.
+                drop(tokio::time::timeout(Duration::from_millis(20), changes.changed()).await);
+            }
+        };
+        drop(tokio::time::timeout(patience, read).await);
     }
 
     /// Lets readers in.

@@ -162,7 +162,7 @@ impl Webhooks {
         let announce = move |tenant: &TenantId, endpoint: &EndpointId, event, detail| {
             let mut notice = Notice::new(event, endpoint);
             notice.detail = detail;
-            tell.tell(tenant, notice);
+            tell.tell(tenant, &notice);
         };
         let desk = Arc::new(Desk {
             store: Arc::clone(&store),

@@ -481,7 +481,8 @@ impl Work {
                 if let Some(commit) = self.ledger.revoke(&partition) {
                     report(
                         "commit",
-                        self.consumer.commit(&list(&[commit.clone()]), CommitMode::Async),
+                        self.consumer
+                            .commit(&list(std::slice::from_ref(&commit)), CommitMode::Async),
                     );
                     self.ask(Ask::Settled(vec![commit]));
                 }

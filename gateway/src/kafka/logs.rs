@@ -151,7 +151,7 @@ impl Logs {
                 }
             }
         }
-        found.sort_by(|(one, _), (other, _)| other.time_ms.cmp(&one.time_ms));
+        found.sort_by_key(|(event, _)| std::cmp::Reverse(event.time_ms));
         found.truncate(count);
         Ok(found)
     }

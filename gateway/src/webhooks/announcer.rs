@@ -70,14 +70,14 @@ impl Announcer {
     }
 
     /// Tells of an endpoint that this snapshot has.
-    pub(crate) fn announce(&self, snapshot: &Snapshot, notice: Notice) {
+    pub(crate) fn announce(&self, snapshot: &Snapshot, notice: &Notice) {
         if let Some(entry) = snapshot.entry(&notice.endpoint) {
             let tenant = entry.kept.endpoint.tenant.clone();
             self.tell(&tenant, notice);
         }
     }
 
-    pub(crate) fn tell(&self, tenant: &TenantId, notice: Notice) {
+    pub(crate) fn tell(&self, tenant: &TenantId, notice: &Notice) {
         let at =
             jiff::Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let value = json!({

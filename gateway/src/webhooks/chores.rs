@@ -129,7 +129,7 @@ impl Teller {
             tracing::warn!(%endpoint, reason = reason.as_str(), "an endpoint is not called any more");
             let mut notice = Notice::new("endpoint.disabled", &endpoint);
             notice.detail = json!({ "reason": reason.as_str() });
-            self.announcer.tell(&kept.endpoint.tenant, notice);
+            self.announcer.tell(&kept.endpoint.tenant, &notice);
             self.changed.send_modify(|number| *number += 1);
         }
         self.chores.waiting().disable.remove(&endpoint);
@@ -154,11 +154,11 @@ impl Teller {
         if health.open_until_ms.is_some() && failing.insert(endpoint.clone()) {
             tracing::warn!(%endpoint, "an endpoint fails; it is left alone and tried again");
             self.announcer
-                .announce(&snapshot, Notice::new("endpoint.failing", &endpoint));
+                .announce(&snapshot, &Notice::new("endpoint.failing", &endpoint));
         } else if health.failing_since_ms.is_none() && failing.remove(&endpoint) {
             tracing::info!(%endpoint, "an endpoint takes deliveries again");
             self.announcer
-                .announce(&snapshot, Notice::new("endpoint.recovered", &endpoint));
+                .announce(&snapshot, &Notice::new("endpoint.recovered", &endpoint));
         }
         let mut waiting = self.chores.waiting();
         // What came while it was told is told next.

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemas::decode::Decoder;
 use schemas::event::Event;
 use schemas::ids::StreamName;
+use schemas::project::Mask;
 use tokio::time::Instant;
 use webhooks::attempt::{self, Outgoing};
 use webhooks::breaker::Breaker;
@@ -55,6 +56,9 @@ pub(crate) struct Courier {
     pub(crate) metrics: Metrics,
 }
 
+/// The endpoint, the event, and what hides a part of it.
+type Judged = (Arc<Entry>, Arc<Event>, Arc<Mask>);
+
 /// Why a delivery is not attempted.
 enum Unsent {
     /// It is not to be sent any more, for this reason.
@@ -88,9 +92,8 @@ impl World for Courier {
             Ok(client) => client,
             Err(error) => return self.unsent(&job, start, error.class()),
         };
-        let token = match self.clients.token(endpoint).await {
-            Ok(token) => token,
-            Err(_) => return self.unsent(&job, start, "credentials"),
+        let Ok(token) = self.clients.token(endpoint).await else {
+            return self.unsent(&job, start, "credentials");
         };
         let position = self.position(&job);
         let outgoing = Outgoing {
@@ -174,7 +177,7 @@ impl World for Courier {
             notice.detail = serde_json::json!({
                 "delivery": job.delivery.as_str(), "stream": job.stream.as_str(), "reason": death.as_str(),
             });
-            self.announcer.tell(&job.target.tenant, notice);
+            self.announcer.tell(&job.target.tenant, &notice);
         }
         Ok(())
     }
@@ -239,7 +242,8 @@ impl World for Courier {
 }
 
 impl Courier {
-    fn judge(&self, job: &Job) -> Result<(Arc<Entry>, Arc<Event>, Arc<schemas::project::Mask>), Unsent> {
+    /// Whether the event may be sent now, to whom, and what of it is shown.
+    fn judge(&self, job: &Job) -> Result<Judged, Unsent> {
         let snapshot = self.registry.snapshot();
         let entry = snapshot
             .entry(&job.target.endpoint)

@@ -62,7 +62,7 @@ impl Upkeep {
                 tracing::warn!(endpoint = %endpoint.id, dropped, "what was parked for too long is dropped");
                 let mut notice = Notice::new("deliveries.expired", &endpoint.id);
                 notice.detail = json!({ "count": dropped });
-                self.announcer.tell(&endpoint.tenant, notice);
+                self.announcer.tell(&endpoint.tenant, &notice);
             }
         }
         self.store.expire_attempts(self.attempts_kept).await?;

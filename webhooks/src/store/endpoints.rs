@@ -36,6 +36,9 @@ pub struct Version {
     pub open_until_ms: Option<i64>,
 }
 
+/// Id, tenant, revision, failing since, open until.
+type VersionRow = (String, String, i64, Option<i64>, Option<i64>);
+
 /// What became of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
@@ -177,8 +180,7 @@ impl Store {
     pub async fn endpoint_versions(&self) -> Result<Vec<Version>, StoreError> {
         let sql =
             "SELECT id, tenant, revision, failing_since_ms, open_until_ms FROM webhook_endpoints ORDER BY id";
-        let rows: Vec<(String, String, i64, Option<i64>, Option<i64>)> =
-            reading!(self, pool => sqlx::query_as(sql).fetch_all(pool).await)?;
+        let rows: Vec<VersionRow> = reading!(self, pool => sqlx::query_as(sql).fetch_all(pool).await)?;
         let parsed = |(id, tenant, revision, failing_since_ms, open_until_ms): (String, String, _, _, _)| {
             let names = EndpointId::parse(&id).ok().zip(TenantId::parse(&tenant).ok());
             let (id, tenant) = names.ok_or(StoreError::Unreadable("an endpoint"))?;

@@ -81,6 +81,9 @@ pub struct ReplayRow {
     pub created_ms: i64,
 }
 
+/// Id, kind, stream, topic; partition, next, until, parked, created.
+type Shown = (String, String, String, String, i64, i64, i64, i64, i64);
+
 /// A part that is leased to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
@@ -264,7 +267,7 @@ impl Store {
             "SELECT id, kind, stream, topic, partition_no, next_offset, until_offset, parked, created_ms
              FROM webhook_replays WHERE tenant = $1 AND endpoint = $2 AND kind <> 'catch_up'
              ORDER BY id DESC, topic, partition_no LIMIT 1000";
-        let rows: Vec<(String, String, String, String, i64, i64, i64, i64, i64)> = reading!(self, pool => {
+        let rows: Vec<Shown> = reading!(self, pool => {
             sqlx::query_as(sql).bind(tenant.as_str()).bind(endpoint.as_str()).fetch_all(pool).await
         })?;
         let unreadable = || StoreError::Unreadable("a replay");

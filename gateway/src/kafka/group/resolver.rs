@@ -174,7 +174,7 @@ impl Resolver {
                     if lost.until < 0 || *start < lost.until {
                         let mut notice = Notice::new("deliveries.lost", endpoint);
                         notice.detail = serde_json::json!({ "stream": stream.as_str(), "partition": number });
-                        self.announcer.announce(&snapshot, notice);
+                        self.announcer.announce(&snapshot, &notice);
                     }
                 }
             }
