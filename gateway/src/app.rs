@@ -43,6 +43,9 @@ use crate::webhooks::{self, Webhooks};
 
 /// Partitions of a topic on the embedded broker.
 pub const EMBEDDED_PARTITIONS: i32 = 4;
+/// How long the first readers wait for what operators know to be read, and how often is looked.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
 /// How often the number of partitions is compared with what cursors can hold.
 const PARTITIONS_LOOK: Duration = Duration::from_secs(30);
 
@@ -390,24 +393,17 @@ impl App {
         &self.addresses
     }
 
-    /// Waits until what operators know was read, so that the first reader is let in, or for so long.
-    pub async fn settle(&self, patience: Duration) {
-        let mut changes = self.known.changes();
-        let read = async {
-            while !self.known.is_read() {
-                // Reading nothing is no change.
-                drop(tokio::time::timeout(Duration::from_millis(20), changes.changed()).await);
-            }
-        };
-        drop(tokio::time::timeout(patience, read).await);
-    }
-
     /// Lets readers in.
     pub fn serve(&mut self) {
         let Some(doors) = self.doors.take() else { return };
         let (listener, router) = doors.public;
-        let stop = self.stop_public.clone();
+        let (stop, known) = (self.stop_public.clone(), self.known.clone());
         self.parts.spawn(self.listeners.track_future(async move {
+            // Who comes first waits a moment in the socket's queue, and is not sent away.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = settle(&known) => {}
+            }
             listener.serve(router, stop).await;
             "the public listener"
         }));
@@ -490,6 +486,16 @@ impl App {
         self.listeners.close();
         self.listeners.wait().await;
     }
+}
+
+/// Waits until what operators know was read, without which nobody is let in; not for long.
+async fn settle(known: &Control) {
+    let read = async {
+        while !known.is_read() {
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+    };
+    drop(tokio::time::timeout(SETTLE_MAX, read).await);
 }
 
 /// The embedded broker's topics: those that the contract names, the dead letters' and the control topic.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use auth::dev::ISSUER;
 use clap::Args;
@@ -13,9 +12,6 @@ use super::{Exit, tell, tell_findings};
 use crate::app::{self, Addresses};
 use crate::demo::{self, DemoError, Options, endpoints, state};
 use crate::telemetry::{self, Logs};
-
-/// How long the demo waits for its broker before it says where it is.
-const SETTLE: Duration = Duration::from_secs(5);
 
 /// The command's arguments.
 #[derive(Debug, Args)]
@@ -120,8 +116,6 @@ async fn run(options: Options) -> Exit {
     };
     match app::build(demo.setup) {
         Ok(app) => {
-            // What it prints next is tried at once.
-            app.settle(SETTLE).await;
             let more = |addresses: &Addresses| {
                 let mut lines = vec![format!("kafka={}", addresses.kafka), format!("issuer={ISSUER}")];
                 lines.extend(examples(addresses, &stream, field.as_deref(), &readers));
