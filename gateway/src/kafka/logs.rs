@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use schemas::contract::{Contract, Stream};
 use schemas::decode::Decoder;
 use schemas::event::Event;
@@ -185,16 +186,17 @@ impl Logs {
             .filter_map(|(place, _)| self.contract.streams.get(place))
     }
 
-    /// The life of each partition's topic, and its ends.
+    /// The life of each partition's topic, and its ends; `None` where they cannot be had now (no leader): one partition
+    /// does not keep the others waiting.
     pub(crate) async fn describe(
         &self,
         partitions: &[Partition],
-    ) -> Result<Vec<(Partition, Incarnation, Bounds)>, Unavailable> {
-        let mut described = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let bounds = self.lookup.bounds(Arc::clone(&partition.topic), partition.number);
-            described.push((partition.clone(), bounds.await?));
-        }
+    ) -> Result<Vec<(Partition, Incarnation, Option<Bounds>)>, Unavailable> {
+        let asked = partitions.iter().map(|partition| async move {
+            let topic = Arc::clone(&partition.topic);
+            (partition, self.lookup.bounds(topic, partition.number).await.ok())
+        });
+        let bounds = join_all(asked).await;
         // Asked after the ends: so they are of the topic that is told, or of one before it, and then it is noticed soon.
         let mut names: Vec<Arc<str>> = partitions
             .iter()
@@ -203,12 +205,12 @@ impl Logs {
         names.sort();
         names.dedup();
         let topics = self.describe_topics(names).await?;
-        described
+        bounds
             .into_iter()
             .map(|(partition, bounds)| {
                 let topic = topics.iter().find(|topic| topic.name == partition.topic);
                 let incarnation = topic.ok_or(Unavailable)?.incarnation;
-                Ok((partition, incarnation, bounds))
+                Ok((partition.clone(), incarnation, bounds))
             })
             .collect()
     }

@@ -193,8 +193,9 @@ impl Registry {
                 Ok(()) = known.changed() => {}
             }
             let looked = async {
-                let age = if is_first { Duration::ZERO } else { self.member_age };
-                self.store.beat(&self.holder, age).await?;
+                if is_first {
+                    self.store.beat(&self.holder, Duration::ZERO).await?;
+                }
                 let members = self.store.beat(&self.holder, self.member_age).await?;
                 is_first = false;
                 self.members.store(members.max(1), Ordering::Relaxed);
@@ -259,9 +260,10 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether the others know of this node: what it leased before, they would take for nobody's.
-    pub(crate) fn is_known(&self) -> bool {
-        self.members.load(Ordering::Relaxed) > 0
+    /// Whether anything may be leased: not before the others know of this node (they would take its leases for nobody's),
+    /// nor before this node knows who is revoked.
+    pub(crate) fn may_lease(&self) -> bool {
+        self.members.load(Ordering::Relaxed) > 0 && self.control.is_read()
     }
 
     /// This node's part of a rate that holds for all of them together.

@@ -73,7 +73,7 @@ impl Replays {
         let mut full: Vec<EndpointId> = Vec::new();
         loop {
             let work = async {
-                if !self.registry.is_known() {
+                if !self.registry.may_lease() {
                     return Ok(None);
                 }
                 let mut skipped = self.busy().clone();

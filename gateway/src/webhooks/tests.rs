@@ -149,18 +149,21 @@ impl House {
         Webhooks::start(setup, &mut Counted::default()).expect("it starts")
     }
 
-    /// Writes so many observations of the tenant `north`.
+    /// Writes so many observations of the tenant `north`, to the two partitions in turn.
     fn write(&mut self, count: i64) {
         for _ in 0..count {
-            let value = json!({
-                "resourceType": "Observation", "id": self.written.to_string(), "status": "final",
-                "subject": {"reference": "Patient/1"},
-            });
-            let partition = i32::try_from(self.written % 2).expect("small");
-            self.writer.write(TOPIC, partition, &value.to_string());
-            self.written += 1;
+            self.write_to(i32::try_from(self.written % 2).expect("small"));
         }
         self.writer.flush();
+    }
+
+    fn write_to(&mut self, partition: i32) {
+        let value = json!({
+            "resourceType": "Observation", "id": self.written.to_string(), "status": "final",
+            "subject": {"reference": "Patient/1"},
+        });
+        self.writer.write(TOPIC, partition, &value.to_string());
+        self.written += 1;
     }
 
     /// An endpoint that is owed everything that was ever written.
@@ -376,4 +379,29 @@ async fn a_key_is_delivered_in_order_also_to_an_endpoint_that_is_learnt_of_late(
             position.offset
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_without_a_leader_does_not_keep_the_others_waiting() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    house.endpoint(&receiver, json!({})).await;
+    house
+        .broker
+        .set_leader(TOPIC, 1, false)
+        .expect("it is taken away");
+    let node = house.start().await;
+    (0..10).for_each(|_| house.write_to(0));
+    house.writer.flush();
+    receiver.until(10).await;
+    house.broker.set_leader(TOPIC, 1, true).expect("it is given back");
+    (0..10).for_each(|_| house.write_to(1));
+    house.writer.flush();
+    receiver.until(20).await;
+    node.drain().await;
+    assert!(
+        receiver.came().values().all(|count| *count == 1),
+        "{:?}",
+        receiver.came()
+    );
 }

@@ -34,18 +34,28 @@ pub(super) struct Lost {
     pub(super) until: i64,
 }
 
-/// `starts` are those of the endpoints that want something of the partition.
+/// What is reckoned with where a log's ends cannot be had: if it was cut, its reader is told when it gets there, and asks
+/// again.
+const UNBOUNDED: Bounds = Bounds {
+    start: 0,
+    end: i64::MAX,
+};
+
+/// `starts` are those of the endpoints that want something of the partition; `bounds` are its ends, if they can be had.
 pub(super) fn begin(
     incarnation: Incarnation,
     settled: &[Settled],
     starts: impl Iterator<Item = i64>,
-    bounds: Bounds,
+    bounds: Option<Bounds>,
 ) -> Begin {
+    let has_bounds = bounds.is_some();
+    let bounds = bounds.unwrap_or(UNBOUNDED);
     let is_ours = |settled: &&Settled| settled.incarnation.is_none_or(|other| other == incarnation);
     let furthest = settled.iter().filter(is_ours).map(|settled| settled.offset).max();
     let was_another = settled.iter().any(|settled| !is_ours(&settled));
-    // Nobody wants anything: what comes from now on.
-    let wanted = starts.min().unwrap_or(bounds.end);
+    // Nobody wants anything: what comes from now on, or, where nobody knows where that is, from what is known on.
+    let nothing = if has_bounds { bounds.end } else { bounds.start };
+    let wanted = starts.min().unwrap_or(nothing);
     let offset = furthest.map_or(wanted, |settled| settled.max(wanted));
     if offset < bounds.start {
         let lost = Lost {
@@ -103,7 +113,7 @@ mod tests {
     }
 
     fn at(settled: &[Settled], starts: &[i64]) -> Begin {
-        begin(NOW, settled, starts.iter().copied(), LOG)
+        begin(NOW, settled, starts.iter().copied(), Some(LOG))
     }
 
     fn plain(offset: i64) -> Begin {
@@ -155,7 +165,7 @@ mod tests {
             NOW,
             &[settled(Some(6), 900), settled(Some(6), 800)],
             [0].into_iter(),
-            log,
+            Some(log),
         );
         assert_eq!(
             begun,
@@ -169,9 +179,18 @@ mod tests {
             NOW,
             &[settled(Some(6), 900), settled(Some(7), 4)],
             [0].into_iter(),
-            log,
+            Some(log),
         );
         assert_eq!(begun, plain(4));
+    }
+
+    #[test]
+    fn a_log_whose_ends_cannot_be_had_begins_where_it_is_settled_or_owed() {
+        let at = |settled: &[Settled], starts: &[i64]| begin(NOW, settled, starts.iter().copied(), None);
+        assert_eq!(at(&[settled(Some(7), 250)], &[200]), plain(250));
+        assert_eq!(at(&[settled(Some(7), 250)], &[]), plain(250));
+        assert_eq!(at(&[], &[200]), plain(200));
+        assert_eq!(at(&[], &[]), plain(0));
     }
 
     #[test]

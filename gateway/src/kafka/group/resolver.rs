@@ -194,7 +194,7 @@ impl Resolver {
                             interested: interested.clone(),
                             partition: partition.clone(),
                             incarnation,
-                            from: start.max(bounds.start),
+                            from: start.max(bounds.map_or(0, |bounds| bounds.start)),
                             until: begun.offset,
                         };
                         self.keep(&learnt).await?;
