@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tidewire_tests::gateway::Gateway;
 use tidewire_tests::plan;
 use tidewire_tests::postgres::Postgres;
 use tidewire_tests::receiver::{Behaviour, Event};
@@ -44,6 +45,10 @@ async fn a_node_that_dies_is_taken_over_and_one_that_comes_shares_the_work() -> 
         .hook(&witness, &["observations"], serde_json::json!({"content": "raw"}))
         .await?;
 
+    // The group has formed: what is killed has something to be taken over.
+    for node in [&first, &second] {
+        has_partitions(node).await?;
+    }
     let plan = std::mem::take(&mut field.plan);
     let mut parts = plan.chunks(plan.len().div_ceil(3));
     let produced = field.produce(parts.next()).await?;
@@ -70,11 +75,7 @@ async fn a_node_that_dies_is_taken_over_and_one_that_comes_shares_the_work() -> 
         .next()
         .map_or((&[][..], &[][..]), |part| part.split_at(part.len() / 2));
     field.produce(Some(one)).await?;
-    wait::until("the new node to have partitions", || async {
-        let partitions = third.metric("tidewire_webhooks_partitions", &[]).await.ok()?;
-        (partitions > 0.0).then_some(())
-    })
-    .await?;
+    has_partitions(&third).await?;
     field.all_of(&plan[..produced + one.len()]).await?;
     field.trouble("join", from);
     field.produce(Some(two)).await?;
@@ -90,6 +91,15 @@ async fn a_node_that_dies_is_taken_over_and_one_that_comes_shares_the_work() -> 
     ensure!(tally.unexplained == 0, "taken again without an excuse: {tally:?}");
     ensure!(over <= SESSION + A_FEW_SECONDS, "taken over after {over:?}");
     Ok(())
+}
+
+/// Waits until the group has given a node its part.
+async fn has_partitions(node: &Gateway) -> Result<()> {
+    wait::until("the node to have partitions", || async {
+        let partitions = node.metric("tidewire_webhooks_partitions", &[]).await.ok()?;
+        (partitions > 0.0).then_some(())
+    })
+    .await
 }
 
 /// Produces an event to each partition: how long until all of them have arrived.
