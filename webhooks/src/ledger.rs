@@ -116,13 +116,14 @@ impl Ledger {
     }
 
     /// Settles one delivery of an offset: it succeeded, or it is parked durably, or it is dropped on record. A receipt of
-    /// an assignment that is over is void.
-    pub fn settle(&mut self, receipt: &Receipt) {
+    /// an assignment that is over is void. Whether it lies above the watermark, so that it is not committed yet: something
+    /// before it is open, or something else that is owed for its offset.
+    pub fn settle(&mut self, receipt: &Receipt) -> bool {
         let Some(window) = self.windows.get_mut(&receipt.partition) else {
-            return;
+            return false;
         };
         if window.assignment != receipt.assignment {
-            return;
+            return false;
         }
         let place = window
             .open
@@ -134,6 +135,7 @@ impl Ledger {
         while window.open.front().is_some_and(|entry| entry.owed == 0) {
             window.open.pop_front();
         }
+        receipt.offset >= window.settled()
     }
 
     /// Whether the partition's window is full, so that it is not read on until something is settled.
@@ -170,6 +172,12 @@ impl Ledger {
         self.windows.get(partition).map(|window| window.next)
     }
 
+    /// The first offset of a partition of ours that is not settled.
+    #[must_use]
+    pub fn watermark(&self, partition: &Partition) -> Option<i64> {
+        self.windows.get(partition).map(Window::settled)
+    }
+
     /// Which life of its topic a partition of ours is read in.
     #[must_use]
     pub fn incarnation(&self, partition: &Partition) -> Option<Incarnation> {
@@ -202,6 +210,12 @@ impl Receipt {
     #[must_use]
     pub fn partition(&self) -> &Partition {
         &self.partition
+    }
+
+    /// The offset.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.offset
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is kept: endpoints, parked deliveries, replays, the log of attempts, watermarks and idempotency keys, in SQLite or PostgreSQL.
+//! What is kept: endpoints, parked deliveries, replays, the log of attempts, watermarks and what is
+//! settled above them, and idempotency keys, in SQLite or PostgreSQL.
 //!
 //! Invariants: what a call has answered is durable. Payloads and endpoints are sealed with a key per tenant, bound to the
 //! tenant and to what they are. Times are the database's, so that nodes with different clocks agree on leases. Knows nothing
@@ -12,6 +13,7 @@ mod endpoints;
 mod figures;
 mod given_up;
 mod idempotency;
+mod notes;
 mod parked;
 mod replays;
 mod schema;
@@ -23,6 +25,7 @@ pub use catch_ups::CatchUp;
 pub use endpoints::{Created, Kept, Version};
 pub use figures::Figures;
 pub use idempotency::Idempotency;
+pub use notes::Note;
 pub use parked::{Backlog, Claimed, Parked, Settled};
 pub use replays::{Kind, NewReplay, Reading, ReplayRow};
 

@@ -8,6 +8,7 @@
 //! It knows no endpoint and no receiver: what a record owes is the [`Planner`]'s to say.
 
 mod begin;
+mod notes;
 mod rebalance;
 pub(crate) mod resolver;
 
@@ -26,11 +27,13 @@ use tokio::time::Instant;
 use webhooks::delivery::{DeliveryId, EndpointId};
 use webhooks::ledger::{Commit, Ledger, Partition, Receipt};
 use webhooks::scheduler::{Input, Job};
+use webhooks::store::Note;
 
 use super::client::Context;
 use super::raw::{Polled, Queue, RawRecord, Waker};
 use crate::webhooks::Metrics;
 use crate::webhooks::planner::Planner;
+use notes::Notes;
 
 /// Items taken from librdkafka at once.
 const BATCH_MAX: usize = 512;
@@ -81,8 +84,8 @@ pub(crate) struct Beginning {
     pub(crate) catching_up: Vec<Interested>,
     /// Order keys of which something is parked.
     pub(crate) blocked: Vec<(EndpointId, Vec<Vec<u8>>)>,
-    /// What is parked from here on: a node before this one had read further than it could commit.
-    pub(crate) parked: HashSet<DeliveryId>,
+    /// What is parked from here on, or was noted as settled: a node before this one had read further than it could commit.
+    pub(crate) settled: HashSet<DeliveryId>,
 }
 
 /// What the thread asks of the [`resolver`].
@@ -94,6 +97,8 @@ pub(crate) enum Ask {
     Learnt(Vec<Learnt>),
     /// So far is settled: keep it in the store, too.
     Settled(Vec<Commit>),
+    /// These are settled, although something before them is not.
+    Noted(Vec<Note>),
 }
 
 /// An endpoint that is new to the reader of a partition.
@@ -112,16 +117,16 @@ pub(crate) struct Learnt {
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
     /// Bounded by the ledger's windows.
-    back: Mutex<Vec<Receipt>>,
+    back: Mutex<Vec<(Receipt, DeliveryId)>>,
 }
 
 impl Receipts {
-    pub(crate) fn give_back(&self, receipt: &Receipt) {
+    pub(crate) fn give_back(&self, receipt: &Receipt, delivery: &DeliveryId) {
         let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
-        back.push(receipt.clone());
+        back.push((receipt.clone(), delivery.clone()));
     }
 
-    fn take(&self) -> Vec<Receipt> {
+    fn take(&self) -> Vec<(Receipt, DeliveryId)> {
         std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -172,6 +177,7 @@ impl Group {
             queue,
             planner: parts.planner,
             ledger: Ledger::new(parts.open_offsets_max),
+            notes: Notes::default(),
             scheduler: parts.scheduler,
             asks: parts.asks,
             receipts: parts.receipts,
@@ -223,8 +229,8 @@ impl Group {
 
 struct Reading {
     covered: HashSet<Interested>,
-    /// Deliveries that the store has already.
-    parked: HashSet<DeliveryId>,
+    /// Deliveries that were settled before the partition was ours.
+    settled: HashSet<DeliveryId>,
     paused: bool,
 }
 
@@ -239,6 +245,7 @@ struct Work {
     queue: Queue,
     planner: Planner,
     ledger: Ledger,
+    notes: Notes,
     scheduler: mpsc::Sender<Input>,
     asks: mpsc::Sender<Ask>,
     receipts: Arc<Receipts>,
@@ -289,6 +296,14 @@ impl Work {
 
     fn end(&mut self) {
         self.settle();
+        let partitions: Vec<Partition> = self.ledger.partitions().cloned().collect();
+        let notes: Vec<Note> = partitions
+            .iter()
+            .filter_map(|partition| self.notes.take(partition, self.ledger.watermark(partition)?))
+            .collect();
+        if !notes.is_empty() {
+            self.ask(Ask::Noted(notes));
+        }
         let commits = self.ledger.commits();
         if !commits.is_empty() && !self.consumer.assignment_lost() {
             report("commit", self.consumer.commit(&list(&commits), CommitMode::Sync));
@@ -360,10 +375,9 @@ impl Work {
         }
         let mut owed = self.planner.owed(record, incarnation);
         if let Some(reading) = self.reading.get_mut(&partition)
-            && !reading.parked.is_empty()
+            && !reading.settled.is_empty()
         {
-            // Parked is settled.
-            owed.retain(|job| !reading.parked.remove(&job.delivery));
+            owed.retain(|job| !reading.settled.remove(&job.delivery));
         }
         let Some(receipt) = self.ledger.register(&partition, record.offset, owed.len()) else {
             return;
@@ -386,8 +400,12 @@ impl Work {
     }
 
     fn settle(&mut self) {
-        for receipt in self.receipts.take() {
-            self.ledger.settle(&receipt);
+        for (receipt, delivery) in self.receipts.take() {
+            let (partition, is_above) = (receipt.partition(), self.ledger.settle(&receipt));
+            if is_above && let Some(incarnation) = self.ledger.incarnation(partition) {
+                self.notes
+                    .settled(partition, incarnation, receipt.offset(), delivery);
+            }
         }
     }
 
@@ -480,6 +498,13 @@ impl Work {
         }
         self.commit_at = now + COMMIT_EVERY;
         self.metrics.open_offsets.set(count(self.ledger.open()));
+        // While the store is gone it is kept here.
+        let notes = self.notes.due(!self.unasked.is_empty(), |partition| {
+            self.ledger.watermark(partition)
+        });
+        if !notes.is_empty() {
+            self.ask(Ask::Noted(notes));
+        }
         let mut commits = self.ledger.commits();
         if now >= self.again_at {
             self.again_at = now + COMMIT_AGAIN;

@@ -228,8 +228,8 @@ impl World for Courier {
         Ok(keys.into_iter().collect())
     }
 
-    fn settled(&self, receipt: &Receipt) {
-        self.receipts.give_back(receipt);
+    fn settled(&self, receipt: &Receipt, delivery: &DeliveryId) {
+        self.receipts.give_back(receipt, delivery);
     }
 
     fn health(&self, endpoint: &EndpointId, breaker: &Breaker) {

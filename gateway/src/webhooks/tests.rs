@@ -29,6 +29,7 @@ type Came = Arc<Mutex<BTreeMap<String, usize>>>;
 struct Receiver {
     address: SocketAddr,
     came: Came,
+    held: Arc<Mutex<Option<String>>>,
     _server: JoinSet<()>,
 }
 
@@ -37,14 +38,23 @@ struct Answering {
     came: Came,
     /// Answers 500 to the first so many attempts of each delivery.
     failures: usize,
+    /// Does not answer to this one at first.
+    held: Arc<Mutex<Option<String>>>,
 }
 
 async fn answer(State(answering): State<Answering>, request: Request) -> StatusCode {
     let id = request.headers()["webhook-id"].to_str().expect("text").to_owned();
-    let mut came = answering.came.lock().expect("no panic");
-    let count = came.entry(id).or_default();
-    *count += 1;
-    if *count <= answering.failures {
+    let count = {
+        let mut came = answering.came.lock().expect("no panic");
+        let count = came.entry(id.clone()).or_default();
+        *count += 1;
+        *count
+    };
+    let is_held = answering.held.lock().expect("no panic").as_ref() == Some(&id);
+    if is_held && count == 1 {
+        std::future::pending::<()>().await;
+    }
+    if count <= answering.failures {
         StatusCode::INTERNAL_SERVER_ERROR
     } else {
         StatusCode::NO_CONTENT
@@ -57,7 +67,9 @@ impl Receiver {
         let answering = Answering {
             came: Arc::clone(&came),
             failures,
+            held: Arc::default(),
         };
+        let held = Arc::clone(&answering.held);
         let router = Router::new().fallback(answer).with_state(answering);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -70,6 +82,7 @@ impl Receiver {
         Self {
             address,
             came,
+            held,
             _server: server,
         }
     }
@@ -98,6 +111,7 @@ struct House {
     folder: TempDir,
     keys: config::keys::Keys,
     written: i64,
+    slow_after: Duration,
 }
 
 impl House {
@@ -117,6 +131,7 @@ impl House {
                 signing: Vec::new(),
             },
             written: 0,
+            slow_after: Duration::from_secs(2),
         }
     }
 
@@ -133,6 +148,10 @@ impl House {
             registry_interval: Duration::from_millis(50),
             // The embedded broker lets a group wait for three seconds at first: a shorter session would be over by then.
             session_timeout: Duration::from_secs(5),
+            scheduler: webhooks::scheduler::Bounds {
+                slow_after: self.slow_after,
+                ..webhooks::scheduler::Bounds::default()
+            },
             ..config::webhooks::Webhooks::default()
         };
         let setup = Setup {
@@ -343,6 +362,53 @@ async fn a_node_that_ends_without_a_word_loses_nothing() {
     receiver.until(180).await;
     node.drain().await;
     assert_eq!(receiver.came().len(), 180);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_behind_an_open_one_is_not_sent_again_after_a_crash() {
+    let mut house = House::new();
+    // Nothing is parked: only notes tell what was taken.
+    house.slow_after = Duration::from_secs(60);
+    let receiver = Receiver::start(0).await;
+    let endpoint = house.endpoint(&receiver, json!({})).await;
+    let node = house.start().await;
+    let stream = Arc::clone(house.contract.stream("observations").expect("declared"));
+    let ends = node.desk().logs.ends(&stream, &endpoint.tenant).await;
+    let first = webhooks::delivery::Position {
+        offset: 0,
+        ..ends.expect("kafka answers").swap_remove(0)
+    };
+    let ids = DeliveryIds::new(&house.keys.event_id);
+    let held = ids.of(&endpoint.id, &stream.name, &first).to_string();
+    *receiver.held.lock().expect("no panic") = Some(held.clone());
+    house.write(80);
+    receiver.until(80).await;
+    let store = house.store().await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    // Of its partition everything but the one that is held.
+    while store
+        .noted_from("tidewire.webhooks", &first)
+        .await
+        .expect("read")
+        .len()
+        < 39
+    {
+        assert!(tokio::time::Instant::now() < end, "what is settled is noted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.abandon();
+    let node = house.start().await;
+    house.write(20);
+    receiver.until(100).await;
+    until("the one that was held", || receiver.came()[&held] == 2).await;
+    node.drain().await;
+    let again: Vec<String> = receiver
+        .came()
+        .into_iter()
+        .filter_map(|(id, count)| (count > 1).then_some(id))
+        .collect();
+    assert_eq!(again, [held], "only what was not taken is sent again");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,23 @@ fn committed(ledger: &mut Ledger) -> Vec<(i32, i64)> {
 }
 
 #[test]
+fn what_is_settled_above_the_watermark_is_told() {
+    let mut ledger = Ledger::new(10);
+    let partition = partition(0);
+    ledger.assign(partition.clone(), Incarnation(1), 5);
+    let five = ledger.register(&partition, 5, 1).expect("ours");
+    let six = ledger.register(&partition, 6, 2).expect("ours");
+    assert!(ledger.settle(&six), "five is open");
+    assert_eq!(ledger.watermark(&partition), Some(5));
+    assert!(!ledger.settle(&five));
+    assert_eq!(ledger.watermark(&partition), Some(6), "something is owed for six");
+    assert!(!ledger.settle(&six));
+    assert_eq!(ledger.watermark(&partition), Some(7));
+    drop(ledger.revoke(&partition));
+    assert!(!ledger.settle(&six), "a receipt that is void");
+}
+
+#[test]
 fn an_offset_is_committed_when_everything_before_it_is_settled() {
     let mut ledger = Ledger::new(10);
     ledger.assign(partition(0), Incarnation(1), 5);

@@ -131,7 +131,7 @@ impl<W: World> Scheduler<W> {
     pub(super) fn over(&mut self, running: &Running) {
         let job = &running.job;
         match &job.receipt {
-            Some(receipt) if !running.is_parked => self.world.settled(receipt),
+            Some(receipt) if !running.is_parked => self.world.settled(receipt, &job.delivery),
             _ => self.storage.push(Op::Settle(Settled::Over(job.delivery.clone()))),
         }
         self.next_of_key(job);

@@ -172,7 +172,7 @@ impl<W: World> Storage<W> {
         self.pause = PAUSE_MIN;
         let settled = |job: &Job| {
             if let Some(receipt) = &job.receipt {
-                self.world.settled(receipt);
+                self.world.settled(receipt, &job.delivery);
             }
         };
         match batch {

@@ -75,7 +75,7 @@ pub trait World: Send + Sync + 'static {
     -> impl Future<Output = Result<HashSet<Vec<u8>>, Failed>> + Send;
 
     /// A fresh job is delivered, parked durably, dead-lettered or dropped.
-    fn settled(&self, receipt: &Receipt);
+    fn settled(&self, receipt: &Receipt, delivery: &DeliveryId);
 
     /// How an endpoint does has changed.
     fn health(&self, endpoint: &EndpointId, breaker: &Breaker);

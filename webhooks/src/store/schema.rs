@@ -106,6 +106,17 @@ CREATE TABLE webhook_nodes (
 CREATE INDEX webhook_replays_endpoint ON webhook_replays (endpoint, id);
 CREATE INDEX webhook_replays_place ON webhook_replays (topic, partition_no, incarnation) WHERE kind = 'catch_up';
 CREATE INDEX webhook_replays_open ON webhook_replays (lease_until_ms, created_ms) WHERE next_offset < until_offset;
+", "
+CREATE TABLE webhook_notes (
+  consumer TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  partition_no BIGINT NOT NULL,
+  incarnation BIGINT NOT NULL,
+  note TEXT NOT NULL,
+  last_offset BIGINT NOT NULL,
+  deliveries TEXT NOT NULL,
+  PRIMARY KEY (consumer, topic, partition_no, incarnation, note)
+);
 "];
 
 /// What keeps two nodes from migrating at once (PostgreSQL): any number that nobody else uses.

@@ -90,6 +90,7 @@ on_both! {
     attempts_are_found_again_by_page_and_filter
     figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for
     watermarks_never_go_back_within_one_life_of_a_topic
+    what_is_noted_above_a_watermark_goes_when_the_watermark_has_passed_it
     a_replay_is_read_by_one_at_a_time_and_keeps_what_it_found_with_how_far_it_is
     who_has_caught_up_is_known_until_the_endpoint_is_gone
     a_stream_that_is_not_wanted_any_more_is_caught_up_with_anew
@@ -660,6 +661,63 @@ async fn watermarks_never_go_back_within_one_life_of_a_topic(database: &Database
             .expect("read")
             .is_empty()
     );
+    store.close().await;
+}
+
+async fn what_is_noted_above_a_watermark_goes_when_the_watermark_has_passed_it(database: &Database) {
+    let store = database.open().await;
+    let lund = create(&store, "lund").await;
+    let settled = |offsets: std::ops::Range<i64>| -> Vec<(i64, DeliveryId)> {
+        offsets
+            .map(|offset| (offset, delivery(&lund, 0, offset).delivery))
+            .collect()
+    };
+    let from = |offset| fixture::position(0, offset);
+    let (partition, incarnation) = (
+        Partition {
+            topic: from(0).topic,
+            number: 0,
+        },
+        from(0).incarnation,
+    );
+    let note = |offsets| Note {
+        partition: partition.clone(),
+        incarnation,
+        settled: settled(offsets),
+    };
+    let noted = async |consumer: &str, at: Position| -> BTreeSet<DeliveryId> {
+        let noted = store.noted_from(consumer, &at).await.expect("read");
+        noted.into_iter().collect()
+    };
+    let ids = |offsets| -> BTreeSet<DeliveryId> { settled(offsets).into_iter().map(|(_, id)| id).collect() };
+    // More than one row holds.
+    store.note("w", &[note(3..15_003)]).await.expect("kept");
+    store.note("w", &[note(20_000..20_010)]).await.expect("kept");
+    assert_eq!(noted("w", from(3)).await.len(), 15_010);
+    assert_eq!(noted("w", from(20_001)).await, ids(20_000..20_010));
+    assert_eq!(noted("w", from(20_010)).await, BTreeSet::new());
+    assert_eq!(noted("other", from(3)).await, BTreeSet::new());
+    let other = Position {
+        incarnation: Incarnation(incarnation.0 + 1),
+        ..from(3)
+    };
+    assert_eq!(noted("w", other.clone()).await, BTreeSet::new());
+    let commit = |incarnation, offset| Commit {
+        partition: partition.clone(),
+        incarnation,
+        offset,
+    };
+    store
+        .keep_watermarks("w", &[commit(incarnation, 15_003)])
+        .await
+        .expect("kept");
+    assert_eq!(noted("w", from(0)).await, ids(20_000..20_010));
+    // The topic was made again.
+    store
+        .keep_watermarks("w", &[commit(other.incarnation, 0)])
+        .await
+        .expect("kept");
+    assert_eq!(noted("w", from(0)).await, BTreeSet::new());
     store.close().await;
 }
 

@@ -1,4 +1,5 @@
-//! How far each partition is settled, beside what Kafka keeps: group offsets expire, and topics are made again.
+//! How far each partition is settled, beside what Kafka keeps: group offsets expire, and topics are made again. What was noted
+//! above a watermark goes when the watermark has passed it.
 
 use std::sync::Arc;
 
@@ -16,17 +17,21 @@ impl Store {
              DO UPDATE SET incarnation = excluded.incarnation, next_offset = excluded.next_offset
              WHERE webhook_watermarks.incarnation <> excluded.incarnation
                 OR webhook_watermarks.next_offset < excluded.next_offset";
+        let passed = "DELETE FROM webhook_notes WHERE consumer = $1 AND topic = $2 AND partition_no = $3
+               AND (incarnation <> $4 OR last_offset < $5)";
         on!(self, pool => {
             let mut transaction = pool.begin().await?;
             for commit in commits {
-                sqlx::query(sql)
-                    .bind(consumer)
-                    .bind(&*commit.partition.topic)
-                    .bind(i64::from(commit.partition.number))
-                    .bind(commit.incarnation.0.cast_signed())
-                    .bind(commit.offset)
-                    .execute(&mut *transaction)
-                    .await?;
+                for sql in [sql, passed] {
+                    sqlx::query(sql)
+                        .bind(consumer)
+                        .bind(&*commit.partition.topic)
+                        .bind(i64::from(commit.partition.number))
+                        .bind(commit.incarnation.0.cast_signed())
+                        .bind(commit.offset)
+                        .execute(&mut *transaction)
+                        .await?;
+                }
             }
             transaction.commit().await?;
         });

@@ -49,7 +49,7 @@ impl Work {
             report("assign", added);
             let reading = Reading {
                 covered: beginning.covered,
-                parked: beginning.parked,
+                settled: beginning.settled,
                 paused: false,
             };
             self.reading.insert(partition, reading);
@@ -112,13 +112,16 @@ impl Work {
         }
         self.settle();
         let is_lost = self.consumer.assignment_lost();
-        let mut commits = Vec::new();
+        let (mut commits, mut notes) = (Vec::new(), Vec::new());
         let mut removed = TopicPartitionList::new();
         for partition in &partitions {
             if let Some(giving) = &mut self.giving {
                 giving.partitions.remove(partition);
             }
             self.reading.remove(partition);
+            if let Some(watermark) = self.ledger.watermark(partition) {
+                notes.extend(self.notes.take(partition, watermark));
+            }
             commits.extend(self.ledger.revoke(partition));
             self.catching_up.retain(|(_, of), _| of != partition);
             // What waits for the scheduler is another node's to deliver.
@@ -126,6 +129,10 @@ impl Work {
                 .retain(|input| !matches!(input, Input::Job(job) if job.is_of(partition)));
             self.waiting.push_back(Input::Revoked(partition.clone()));
             removed.add_partition(&partition.topic, partition.number);
+        }
+        // True whoever has the partition by now.
+        if !notes.is_empty() {
+            self.ask(Ask::Noted(notes));
         }
         if !is_lost && !commits.is_empty() {
             report("commit", self.consumer.commit(&list(&commits), CommitMode::Async));

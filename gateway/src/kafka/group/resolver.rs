@@ -14,7 +14,7 @@ use schemas::ids::Incarnation;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use webhooks::delivery::Position;
+use webhooks::delivery::{DeliveryId, Position};
 use webhooks::ledger::Partition;
 use webhooks::store::{Kind, NewReplay, Store};
 
@@ -69,7 +69,7 @@ impl Resolver {
         loop {
             // Every branch may be dropped: what was received is worked on outside of them.
             let ask = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.last(asks).await,
                 ask = asks.recv() => match ask {
                     Some(ask) => Some(ask),
                     None => return,
@@ -91,6 +91,21 @@ impl Resolver {
                         () = answered => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Keeps what the group's thread said last.
+    async fn last(&self, mut asks: mpsc::Receiver<Ask>) {
+        while let Ok(ask) = asks.try_recv() {
+            let kept = match ask {
+                Ask::Settled(commits) => self.store.keep_watermarks(&self.group, &commits).await,
+                Ask::Noted(notes) => self.store.note(&self.group, &notes).await,
+                Ask::Begin(..) | Ask::Learnt(_) => continue,
+            };
+            if let Err(error) = kept {
+                tracing::warn!(%error, "what was settled last was not kept: some of it may be sent again");
+                return;
             }
         }
     }
@@ -129,6 +144,14 @@ impl Resolver {
                     let kept = self.store.keep_watermarks(&self.group, commits).await;
                     kept.or_else(|error| {
                         tracing::debug!(%error, "watermarks were not kept");
+                        Ok(())
+                    })
+                }
+                Ask::Noted(notes) => {
+                    // Without them something may be sent again.
+                    let kept = self.store.note(&self.group, notes).await;
+                    kept.or_else(|error| {
+                        tracing::debug!(%error, "what is settled was not noted");
                         Ok(())
                     })
                 }
@@ -218,9 +241,12 @@ impl Resolver {
                 partition: number,
                 offset: begun.offset,
             };
-            let parked = self.store.parked_from(&from).await?;
+            // What is parked first: what is over in the meantime was noted when it was parked.
+            let mut settled: HashSet<DeliveryId> = HashSet::new();
+            settled.extend(self.store.parked_from(&from).await?);
+            settled.extend(self.store.noted_from(&self.group, &from).await?);
             beginnings.push(Beginning {
-                parked: parked.into_iter().collect(),
+                settled,
                 incarnation,
                 offset: begun.offset,
                 covered,

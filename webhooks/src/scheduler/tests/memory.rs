@@ -204,7 +204,7 @@ impl World for Memory {
         Ok(here.filter_map(|row| row.job.order_key.clone()).collect())
     }
 
-    fn settled(&self, receipt: &Receipt) {
+    fn settled(&self, receipt: &Receipt, _: &DeliveryId) {
         self.state().receipts.push((receipt.clone(), Instant::now()));
     }
 
