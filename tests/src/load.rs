@@ -8,3 +8,4 @@ pub mod readers;
 pub mod scenario;
 pub mod source;
 pub mod suite;
+pub mod webhooks;

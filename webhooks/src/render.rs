@@ -4,6 +4,10 @@
 //! what every other path shows, and nothing that it hides; the other forms are parts of that text. Knows nothing of
 //! endpoints' own headers, signatures and receivers.
 
+mod shared;
+
+pub use shared::Prepared;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;

@@ -103,6 +103,9 @@ pub struct Scheduler<W: World> {
 /// how fast a key's backlog goes: a hundred a second.
 const CLAIM_AGAIN: Duration = Duration::from_millis(10);
 
+/// The most of each kind that is taken at once.
+const READY_MAX: usize = 64;
+
 struct Running {
     job: Arc<Job>,
     since: Instant,
@@ -162,6 +165,7 @@ impl<W: World> Scheduler<W> {
                 () = tokio::time::sleep_until(soonest_claim), if is_claim_due => {}
                 _ = tick.tick() => self.mark_slow(),
             }
+            self.take_ready(&mut inbox);
             self.wake_lanes();
             self.start();
             self.storage.flush();
@@ -206,6 +210,25 @@ impl<W: World> Scheduler<W> {
                 .push(Op::Settle(Settled::Released(job.delivery.clone())));
         }
         self.storage.finish(end).await;
+    }
+
+    /// Takes what has come beside what woke us: looking at every endpoint is worth more than one event.
+    fn take_ready(&mut self, inbox: &mut mpsc::Receiver<Input>) {
+        for _ in 0..READY_MAX {
+            let ended = self.attempts.try_join_next();
+            let input = inbox.try_recv().ok();
+            if ended.is_none() && input.is_none() {
+                return;
+            }
+            if let Some(ended) = ended {
+                self.attempt_ended(ended);
+            }
+            if let Some(input) = input {
+                self.take(input);
+            }
+            // What may start leaves its queue before the next one comes to it.
+            self.start();
+        }
     }
 
     fn take(&mut self, input: Input) {

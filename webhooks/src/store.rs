@@ -120,6 +120,9 @@ impl Store {
                 .journal_mode(SqliteJournalMode::Wal)
                 // What was answered has to be there after a power cut as well.
                 .synchronous(SqliteSynchronous::Full)
+                // Each attempt touches a few places of large indexes: they are written once and not in each batch.
+                .pragma("cache_size", "-32768")
+                .pragma("wal_autocheckpoint", "16000")
                 .foreign_keys(true)
                 .busy_timeout(BUSY);
             let pool = |connections| {

@@ -86,7 +86,8 @@ impl Client {
         identity: Option<&Identity>,
     ) -> Result<Self, EgressError> {
         let mut http = builder(guard)
-            .pool_max_idle_per_host(64)
+            // As many as one tenant may have under way: partners put many endpoints on one host.
+            .pool_max_idle_per_host(256)
             .pool_idle_timeout(Duration::from_secs(60))
             .tcp_nodelay(true);
         if let Some(identity) = identity {
@@ -101,13 +102,10 @@ impl Client {
     pub async fn send(&self, request: Request<'_>, bounds: SendBounds) -> Result<Reply, EgressError> {
         self.reach.check(request.url)?;
         let end = Instant::now() + bounds.deadline;
-        let sending = self
-            .http
-            .request(request.method, request.url.clone())
-            .headers(request.headers)
-            .body(request.body)
-            .send();
-        let Ok(answer) = timeout_at(end, sending).await else {
+        let mut sent = reqwest::Request::new(request.method, request.url.clone());
+        *sent.headers_mut() = request.headers;
+        *sent.body_mut() = Some(request.body);
+        let Ok(answer) = timeout_at(end, self.http.execute(sent)).await else {
             return Err(EgressError::Deadline);
         };
         let mut response = answer.map_err(failed)?;

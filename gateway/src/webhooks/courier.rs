@@ -11,8 +11,7 @@ use auth::clock::Clock;
 use auth::seal::Seal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use schemas::decode::Decoder;
-use schemas::event::Event;
+use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
 use tokio::time::Instant;
@@ -21,7 +20,7 @@ use webhooks::breaker::Breaker;
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
 use webhooks::endpoint::Disabled;
 use webhooks::ledger::Receipt;
-use webhooks::render::render;
+use webhooks::render::Prepared;
 use webhooks::retry::{Death, Outcome};
 use webhooks::scheduler::{Failed, Job, Parking, Verdict, World};
 use webhooks::sign::MessageSigner;
@@ -57,7 +56,7 @@ pub(crate) struct Courier {
 }
 
 /// The endpoint, the event, and what hides a part of it.
-type Judged = (Arc<Entry>, Arc<Event>, Arc<Mask>);
+type Judged = (Arc<Entry>, Arc<Prepared>, Arc<Mask>);
 
 /// Why a delivery is not attempted.
 enum Unsent {
@@ -87,7 +86,7 @@ impl World for Courier {
             }
         };
         let endpoint = &entry.kept.endpoint;
-        let rendered = render(&event, &mask, endpoint.spec.content);
+        let rendered = event.render(&mask, endpoint.spec.content);
         let client = match self.clients.of(endpoint) {
             Ok(client) => client,
             Err(error) => return self.unsent(&job, start, error.class()),
@@ -210,7 +209,7 @@ impl World for Courier {
             target: Arc::clone(&entry.target),
             delivery: claimed.delivery,
             stream: claimed.stream,
-            record: claimed.record,
+            record: Arc::new(claimed.record),
             event: None,
             order_key: claimed.order_key,
             attempts: claimed.attempts,
@@ -264,17 +263,14 @@ impl Courier {
                     .decoders
                     .get(&job.stream)
                     .ok_or(Unsent::Dropped("dropped_stream_gone"))?;
-                let decoded = decoder.decode(job.record.clone());
-                Arc::new(
-                    decoded
-                        .ok()
-                        .flatten()
-                        .ok_or(Unsent::Dropped("dropped_undecodable"))?,
-                )
+                let decoded = decoder.decode(Record::clone(&job.record)).ok().flatten();
+                Arc::new(Prepared::new(
+                    decoded.ok_or(Unsent::Dropped("dropped_undecodable"))?,
+                ))
             }
         };
         let mask = interest
-            .shows(&event, self.clock.now_ms())
+            .shows(event.event(), self.clock.now_ms())
             .ok_or(Unsent::Dropped("dropped_not_granted"))?;
         Ok((Arc::clone(entry), event, mask))
     }
@@ -309,7 +305,7 @@ impl Courier {
             endpoint: job.target.endpoint.clone(),
             tenant: job.target.tenant.clone(),
             stream: job.stream.clone(),
-            record: job.record.clone(),
+            record: Arc::clone(&job.record),
             order_key: job.order_key.clone(),
             attempts: job.attempts,
             age: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),

@@ -13,8 +13,9 @@ use super::Metrics;
 
 /// Attempts that wait to be written: some 200 bytes each, 3 MB.
 const WAITING_MAX: usize = 16 * 1024;
-/// Attempts that are written at once.
-const BATCH_MAX: usize = 512;
+/// Attempts that are written at once: what comes in a fifth of a second where much comes, since each batch is flushed to the
+/// disk.
+const BATCH_MAX: usize = 4096;
 /// How long a batch is gathered.
 const GATHER: Duration = Duration::from_millis(200);
 /// How long before a batch that failed is tried again.

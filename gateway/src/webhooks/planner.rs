@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use webhooks::delivery::{DeliveryIds, EndpointId, Position};
 use webhooks::endpoint::Ordering;
 use webhooks::ledger::Partition;
+use webhooks::render::Prepared;
 use webhooks::scheduler::Job;
 
 use super::registry::{Registry, Snapshot};
@@ -122,7 +123,7 @@ impl Planner {
                 .any(|owed| self.keeps_order(&owed.interest.endpoint))
                 .then(|| self.order_keys.of(&stream.name, &raw))
                 .flatten();
-            let event = Arc::new(event);
+            let (event, raw) = (Arc::new(Prepared::new(event)), Arc::new(raw));
             for delivery in deliveries {
                 let Some(entry) = self.snapshot.entry(&delivery.interest.endpoint) else {
                     continue;
@@ -132,7 +133,7 @@ impl Planner {
                     target: Arc::clone(&entry.target),
                     delivery: delivery.id,
                     stream: stream.name.clone(),
-                    record: raw.clone(),
+                    record: Arc::clone(&raw),
                     event: Some(Arc::clone(&event)),
                     order_key: order_key.clone().filter(|_| keeps_order),
                     attempts: 0,

@@ -241,7 +241,7 @@ impl Replays {
                 } else {
                     None
                 },
-                record: raw,
+                record: Arc::new(raw),
                 attempts: 0,
                 age: Duration::ZERO,
                 due_in: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! `load`: the load generator. `load suite` makes the table of `BENCHMARKS.md` with a Kafka and a gateway of its own;
-//! `load run` drives a gateway that is running already; `load bare` is the server of the bare loops.
+//! `load graphql` and `load webhooks` make those below it; `load run` drives a gateway that is running already; `load bare` and
+//! `load posts` are the bare loops.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use tidewire_tests::load::graphql;
 use tidewire_tests::load::readers::Protocol;
 use tidewire_tests::load::scenario::{self, Flow, Target};
 use tidewire_tests::load::suite;
+use tidewire_tests::load::webhooks::{self, posts::Posts};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,10 +46,21 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// What webhooks cost beside a bare loop of the same HTTP client, as Markdown tables: fan-out, backlog, parked, storm.
+    Webhooks {
+        /// Makes the runs longer or shorter.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Only what has this in its name.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Readers on a gateway that is running.
     Run(Box<Run>),
     /// The server of the bare loops.
     Bare(Bare),
+    /// The bare loop of POSTs.
+    Posts(Posts),
 }
 
 #[derive(clap::Args)]
@@ -97,6 +110,12 @@ fn main() -> Result<()> {
             writeln!(std::io::stdout(), "{table}")?;
             Ok(())
         }),
+        Command::Webhooks { scale, only } => runtime()?.block_on(async {
+            let table = webhooks::table(scale, only.as_deref()).await?;
+            writeln!(std::io::stdout(), "{table}")?;
+            Ok(())
+        }),
+        Command::Posts(posts) => posts.run(),
         Command::Run(run) => runtime()?.block_on(drive(*run)),
     }
 }

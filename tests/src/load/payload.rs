@@ -1,8 +1,8 @@
-//! The 256 bytes of an event: its number and when it was produced, found again without parsing JSON.
+//! An event's data, 256 bytes or as many as are asked for: its number and when it was produced, found again without parsing JSON.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The size of an event's data.
+/// The size of an event's data, unless another one is asked for.
 pub const BYTES: usize = 256;
 
 /// What a mark begins with in the data.
@@ -19,11 +19,11 @@ pub fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// An event's data with this number, produced now.
+/// An event's data of this size and with this number, produced now.
 #[must_use]
-pub fn write(number: u64) -> Vec<u8> {
+pub fn write(number: u64, bytes: usize) -> Vec<u8> {
     let mut data = format!("{{\"s\":{number},\"t\":{},\"p\":\"", now_us()).into_bytes();
-    data.resize(BYTES - 2, b'x');
+    data.resize(bytes.saturating_sub(2).max(data.len()), b'x');
     data.extend_from_slice(b"\"}");
     data
 }
@@ -124,10 +124,11 @@ mod tests {
         let mut stream = Vec::new();
         for number in [7, 8, 123_456] {
             stream.extend_from_slice(b"\x81~\x01\x02{\"type\":\"event\",\"data\":");
-            stream.extend_from_slice(&write(number));
+            stream.extend_from_slice(&write(number, BYTES));
             stream.extend_from_slice(b"}}");
         }
-        assert_eq!(write(7).len(), BYTES);
+        assert_eq!(write(7, BYTES).len(), BYTES);
+        assert_eq!(write(7, 1000).len(), 1000);
         assert_eq!(write_about(7, 10_000).len(), BYTES);
         for cut in 0..stream.len() {
             let (mut finder, mut numbers) = (Finder::default(), Vec::new());

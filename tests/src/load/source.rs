@@ -14,12 +14,17 @@ use super::payload::{self, Finder};
 use super::readers::latencies;
 use crate::producer::{Producer, Record};
 
+/// How often it is asked whether there is room.
+const ROOM: Duration = Duration::from_millis(1);
+
 /// Produces numbered events, the same to every topic.
 pub struct Source {
     producer: Producer,
     topics: Vec<String>,
     next: u64,
     patients: usize,
+    bytes: usize,
+    tenant: &'static str,
 }
 
 impl Source {
@@ -30,6 +35,8 @@ impl Source {
             topics,
             next: 0,
             patients: 0,
+            bytes: payload::BYTES,
+            tenant: "north",
         })
     }
 
@@ -40,10 +47,30 @@ impl Source {
         self
     }
 
+    /// Each event has so many bytes of data.
+    #[must_use]
+    pub fn of(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// The events are another tenant's.
+    #[must_use]
+    pub fn tenant(mut self, tenant: &'static str) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
+    /// How many events each topic got so far.
+    #[must_use]
+    pub fn produced(&self) -> u64 {
+        self.next
+    }
+
     fn record(&mut self, topic: usize) -> Option<Record> {
         let topic = self.topics.get(topic)?.clone();
         let value = match u64::try_from(self.patients).ok().filter(|patients| *patients > 0) {
-            None => payload::write(self.next),
+            None => payload::write(self.next, self.bytes),
             Some(patients) => {
                 let patient = usize::try_from(self.next % patients).unwrap_or(0);
                 payload::write_about(self.next / patients, patient)
@@ -54,7 +81,7 @@ impl Source {
             value: Some(value),
             ..Record::default()
         };
-        Some(record.on(0).header("tenant", "north"))
+        Some(record.on(0).header("tenant", self.tenant))
     }
 
     /// Produces at a rate for a while; how many events each topic got.
@@ -83,6 +110,19 @@ impl Source {
         }
         for answer in answers {
             answer.await??;
+        }
+        Ok(())
+    }
+
+    /// Produces so many events, and each only when there is room for it: never more under way than is wanted.
+    pub async fn while_room(&mut self, count: u64, has_room: impl Fn(u64) -> bool) -> Result<()> {
+        let end = self.next + count;
+        while self.next < end {
+            if has_room(self.next) {
+                self.one_each().await?;
+            } else {
+                tokio::time::sleep(ROOM).await;
+            }
         }
         Ok(())
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::decode::Record;
-use schemas::event::Event;
 use schemas::ids::{StreamName, TenantId};
 use tokio::time::Instant;
 
 use crate::delivery::{DeliveryId, EndpointId};
 use crate::endpoint::Ordering;
 use crate::ledger::{Partition, Receipt};
+use crate::render::Prepared;
 use crate::retry::{Past, Schedule};
 
 /// An endpoint as the scheduler sees it.
@@ -51,9 +51,9 @@ pub struct Job {
     /// Of which stream.
     pub stream: StreamName,
     /// The record.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// The record as it was decoded, where it was just now. What is parked is decoded again.
-    pub event: Option<Arc<Event>>,
+    pub event: Option<Arc<Prepared>>,
     /// What keeps it in order with others: a keyed hash of the record's key.
     pub order_key: Option<Vec<u8>>,
     /// Attempts before this one.

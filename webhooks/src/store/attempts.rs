@@ -63,13 +63,12 @@ impl Attempt {
 impl Store {
     /// Writes attempts down, all of them or none.
     pub async fn log(&self, attempts: &[Attempt]) -> Result<(), StoreError> {
-        let sql = "INSERT INTO webhook_attempts (id, tenant, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
-               stream, topic, incarnation, partition_no, record_offset)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING";
         on!(self, pool => {
             let mut transaction = pool.begin().await?;
-            for attempt in attempts {
-                sqlx::query(sql)
+            for rows in batches(attempts) {
+                let mut query = sqlx::query(insert(rows.len(), self.is_single()));
+                for attempt in rows {
+                    query = query
                     .bind(&attempt.id)
                     .bind(attempt.tenant.as_str())
                     .bind(attempt.endpoint.as_str())
@@ -83,9 +82,9 @@ impl Store {
                     .bind(attempt.place.as_ref().map(|(_, position)| &*position.topic))
                     .bind(attempt.place.as_ref().map(|(_, position)| position.incarnation.0.cast_signed()))
                     .bind(attempt.place.as_ref().map(|(_, position)| i64::from(position.partition)))
-                    .bind(attempt.place.as_ref().map(|(_, position)| position.offset))
-                    .execute(&mut *transaction)
-                    .await?;
+                    .bind(attempt.place.as_ref().map(|(_, position)| position.offset));
+                }
+                query.execute(&mut *transaction).await?;
             }
             transaction.commit().await?;
         });
@@ -175,6 +174,43 @@ impl Store {
         })?;
         Ok(deleted)
     }
+}
+
+/// Rows of one statement: each statement is a round trip to the engine. Few sizes, so that few statements are prepared.
+const ROWS: [usize; 3] = [64, 8, 1];
+
+const COLUMNS: usize = 14;
+
+/// A statement for so many attempts. To SQLite `$1` is a name, which is looked for among all of them: many are better without.
+fn insert(rows: usize, is_sqlite: bool) -> sqlx::AssertSqlSafe<String> {
+    let mut text = "INSERT INTO webhook_attempts (id, tenant, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
+           stream, topic, incarnation, partition_no, record_offset) VALUES "
+        .to_owned();
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 1..=COLUMNS {
+            let comma = if column == 1 { "" } else { ", " };
+            text.push_str(comma);
+            if is_sqlite {
+                text.push('?');
+            } else {
+                text.push_str(&format!("${}", row * COLUMNS + column));
+            }
+        }
+        text.push(')');
+    }
+    text.push_str(" ON CONFLICT (id) DO NOTHING");
+    sqlx::AssertSqlSafe(text)
+}
+
+/// Cuts them into pieces of these sizes.
+fn batches(mut attempts: &[Attempt]) -> impl Iterator<Item = &[Attempt]> {
+    std::iter::from_fn(move || {
+        let size = ROWS.into_iter().find(|size| *size <= attempts.len())?;
+        let (batch, rest) = attempts.split_at(size);
+        attempts = rest;
+        Some(batch)
+    })
 }
 
 /// All of it or none: attempts that were logged before positions were have none.

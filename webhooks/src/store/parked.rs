@@ -28,7 +28,7 @@ pub struct Parked {
     /// Of which stream.
     pub stream: StreamName,
     /// The record, to be decoded again at each attempt.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// What deliveries that must keep their order share: a keyed hash of the record's key, never the key.
     pub order_key: Option<Vec<u8>>,
     /// Attempts so far.

@@ -118,12 +118,12 @@ fn delivery(endpoint: &Endpoint, partition: i32, offset: i64) -> Parked {
         endpoint: endpoint.id.clone(),
         tenant: endpoint.tenant.clone(),
         stream,
-        record: fixture::record(
+        record: Arc::new(fixture::record(
             endpoint.tenant.as_str(),
             &position,
             "o1",
             r#"{"status":"hush-hush"}"#,
-        ),
+        )),
         order_key: None,
         attempts: 1,
         age: Duration::from_secs(3),

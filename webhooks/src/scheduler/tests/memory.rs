@@ -285,7 +285,7 @@ impl House {
             delivery: ids.of(&target.endpoint, &stream, &position),
             target: Arc::clone(target),
             stream,
-            record: fixture::record(target.tenant.as_str(), &position, "k", "{}"),
+            record: Arc::new(fixture::record(target.tenant.as_str(), &position, "k", "{}")),
             event: None,
             order_key: key.map(|key| key.as_bytes().to_vec()),
             attempts: 0,

@@ -235,7 +235,7 @@ async fn from_the_cursor_everything_unsettled_follows_on_another_surface() {
         endpoint: id.clone(),
         tenant: north(),
         stream: observations(),
-        record: Record {
+        record: Arc::new(Record {
             topic: Arc::clone(&end.topic),
             incarnation: end.incarnation,
             slot: Slot(0),
@@ -245,7 +245,7 @@ async fn from_the_cursor_everything_unsettled_follows_on_another_surface() {
             key: None,
             value: Some(Bytes::from_static(b"{}")),
             headers: Vec::new(),
-        },
+        }),
         order_key: None,
         attempts: 1,
         age: Duration::ZERO,
