@@ -29,6 +29,7 @@
 
 pub mod attempt;
 pub mod breaker;
+mod codec;
 pub mod delivery;
 pub mod endpoint;
 pub mod filter;

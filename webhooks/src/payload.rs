@@ -3,19 +3,14 @@
 //! One invariant: what was written is read back the same, and bytes that are none of ours are refused. Knows nothing of
 //! sealing: the store does that.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use schemas::decode::Record;
 use schemas::ids::{Incarnation, Slot};
 
+use crate::codec::{BadBytes, Input, length, some};
+
 /// The format's version.
 const VERSION: u8 = 1;
-
-/// Bytes that are no parked record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the parked record cannot be read")]
-pub(crate) struct BadPayload;
 
 /// Writes a record. Its slot is this node's own business and is left out.
 #[must_use]
@@ -39,10 +34,10 @@ pub(crate) fn write(record: &Record) -> Vec<u8> {
 }
 
 /// Reads a record, its slot zero.
-pub(crate) fn read(bytes: &Bytes) -> Result<Record, BadPayload> {
-    let mut input = Input { bytes: bytes.clone() };
+pub(crate) fn read(bytes: &Bytes) -> Result<Record, BadBytes> {
+    let mut input = Input::new(bytes.clone());
     if input.array::<1>()? != [VERSION] {
-        return Err(BadPayload);
+        return Err(BadBytes);
     }
     let topic = input.text()?;
     let incarnation = Incarnation(u64::from_be_bytes(input.array()?));
@@ -56,8 +51,8 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Record, BadPayload> {
     for _ in 0..count {
         headers.push((Box::from(&*input.text()?), input.some()?));
     }
-    if !input.bytes.is_empty() {
-        return Err(BadPayload);
+    if !input.is_empty() {
+        return Err(BadBytes);
     }
     Ok(Record {
         topic,
@@ -72,59 +67,10 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Record, BadPayload> {
     })
 }
 
-/// Kafka's messages are far smaller than 4 GiB.
-fn length(length: usize) -> u32 {
-    u32::try_from(length).expect("payload: a record is smaller than 4 GiB")
-}
-
-/// A byte that says whether there is anything, its length, and it.
-fn some(value: Option<&[u8]>, out: &mut Vec<u8>) {
-    match value {
-        None => out.push(0),
-        Some(value) => {
-            out.push(1);
-            out.extend_from_slice(&length(value.len()).to_be_bytes());
-            out.extend_from_slice(value);
-        }
-    }
-}
-
-struct Input {
-    bytes: Bytes,
-}
-
-impl Input {
-    fn take(&mut self, length: usize) -> Result<Bytes, BadPayload> {
-        if length > self.bytes.len() {
-            return Err(BadPayload);
-        }
-        Ok(self.bytes.split_to(length))
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadPayload> {
-        self.take(N)?.as_ref().try_into().map_err(|_| BadPayload)
-    }
-
-    fn some(&mut self) -> Result<Option<Bytes>, BadPayload> {
-        match self.array::<1>()? {
-            [0] => Ok(None),
-            [1] => {
-                let length = u32::from_be_bytes(self.array()?);
-                let length = usize::try_from(length).map_err(|_| BadPayload)?;
-                self.take(length).map(Some)
-            }
-            _ => Err(BadPayload),
-        }
-    }
-
-    fn text(&mut self) -> Result<Arc<str>, BadPayload> {
-        let bytes = self.some()?.ok_or(BadPayload)?;
-        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| BadPayload)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -15,6 +15,7 @@ use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
 use tokio::time::Instant;
+use ulid::Ulid;
 use webhooks::attempt::{self, Outgoing};
 use webhooks::breaker::Breaker;
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
@@ -330,14 +331,14 @@ impl Courier {
             offset: job.record.offset,
         };
         self.journal.write(Attempt {
-            id: Attempt::new_id(),
+            id: Ulid::generate(),
             tenant: job.target.tenant.clone(),
             endpoint: job.target.endpoint.clone(),
             delivery: job.delivery.clone(),
             number: job.attempts.saturating_add(1),
             at_ms,
             status,
-            outcome: word.to_owned(),
+            outcome: word.into(),
             latency_ms: u32::try_from(latency.as_millis()).unwrap_or(u32::MAX),
             place: Some((job.stream.clone(), position)),
         });

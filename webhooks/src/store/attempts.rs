@@ -1,20 +1,33 @@
 //! The log of attempts: what partners and operators look at. No bodies, no addresses.
+//!
+//! Invariants: attempts are kept many in a row (a segment: one endpoint's, of one batch), so that one costs a fraction of a
+//! row; whoever looks goes through segments from the latest to the oldest and stops as soon as it can. The order is that of the
+//! attempts' ids, which is that of time, also where the segments of several nodes overlap.
 
-use std::sync::Arc;
+mod segment;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use schemas::ids::{Incarnation, StreamName, TenantId};
-use sqlx::Row as _;
+use schemas::ids::{StreamName, TenantId};
 use ulid::Ulid;
 
 use super::{Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, EndpointId, Position};
 
+/// Attempts of one segment.
+const SEGMENT_MAX: usize = 1024;
+
+/// Segments that are read at once.
+const READ: i64 = 8;
+
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// A ULID: its order is that of time.
-    pub id: String,
+    /// Its order is that of time.
+    pub id: Ulid,
     /// Whose.
     pub tenant: TenantId,
     /// To whom.
@@ -28,7 +41,7 @@ pub struct Attempt {
     /// The status of the answer, if there was one.
     pub status: Option<u16>,
     /// `delivered`, or a stable word for what went wrong.
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// How long it took.
     pub latency_ms: u32,
     /// Which event it was; a test has none.
@@ -49,42 +62,54 @@ pub struct AttemptFilter {
     /// Before this time.
     pub until_ms: Option<i64>,
     /// Older than this attempt: the last one of the page before.
-    pub before: Option<String>,
+    pub before: Option<Ulid>,
 }
 
-impl Attempt {
-    /// An id for an attempt that began now.
-    #[must_use]
-    pub fn new_id() -> String {
-        Ulid::generate().to_string()
+impl AttemptFilter {
+    fn takes(&self, attempt: &Attempt) -> bool {
+        self.endpoint.as_ref().is_none_or(|one| *one == attempt.endpoint)
+            && self.delivery.as_ref().is_none_or(|one| *one == attempt.delivery)
+            && self.outcome.as_ref().is_none_or(|one| *one == attempt.outcome)
+            && self.since_ms.is_none_or(|since_ms| attempt.at_ms >= since_ms)
+            && self.until_ms.is_none_or(|until_ms| attempt.at_ms < until_ms)
+            && self.before.is_none_or(|before| attempt.id < before)
     }
 }
 
+/// A row.
+type Row = (String, String, Vec<u8>);
+
 impl Store {
-    /// Writes attempts down, all of them or none.
+    /// Writes attempts down, all of them or none. Writing the same ones again changes nothing.
     pub async fn log(&self, attempts: &[Attempt]) -> Result<(), StoreError> {
+        let mut of: BTreeMap<(&TenantId, &EndpointId), Vec<&Attempt>> = BTreeMap::new();
+        for attempt in attempts {
+            of.entry((&attempt.tenant, &attempt.endpoint))
+                .or_default()
+                .push(attempt);
+        }
+        let sql = "INSERT INTO webhook_log (tenant, last_id, endpoint, first_id, since_ms, until_ms, entries)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, last_id) DO NOTHING";
         on!(self, pool => {
             let mut transaction = pool.begin().await?;
-            for rows in batches(attempts) {
-                let mut query = sqlx::query(insert(rows.len(), self.is_single()));
-                for attempt in rows {
-                    query = query
-                    .bind(&attempt.id)
-                    .bind(attempt.tenant.as_str())
-                    .bind(attempt.endpoint.as_str())
-                    .bind(attempt.delivery.as_str())
-                    .bind(i64::from(attempt.number))
-                    .bind(attempt.at_ms)
-                    .bind(attempt.status.map(i64::from))
-                    .bind(&attempt.outcome)
-                    .bind(i64::from(attempt.latency_ms))
-                    .bind(attempt.place.as_ref().map(|(stream, _)| stream.as_str()))
-                    .bind(attempt.place.as_ref().map(|(_, position)| &*position.topic))
-                    .bind(attempt.place.as_ref().map(|(_, position)| position.incarnation.0.cast_signed()))
-                    .bind(attempt.place.as_ref().map(|(_, position)| i64::from(position.partition)))
-                    .bind(attempt.place.as_ref().map(|(_, position)| position.offset));
+            for ((tenant, endpoint), attempts) in &mut of {
+                attempts.sort_unstable_by_key(|attempt| attempt.id);
+                for attempts in attempts.chunks(SEGMENT_MAX) {
+                    let (Some(first), Some(last)) = (attempts.first(), attempts.last()) else {
+                        continue;
+                    };
+                    let times = || attempts.iter().map(|attempt| attempt.at_ms);
+                    sqlx::query(sql)
+                        .bind(tenant.as_str())
+                        .bind(last.id.to_string())
+                        .bind(endpoint.as_str())
+                        .bind(first.id.to_string())
+                        .bind(times().min().unwrap_or_default())
+                        .bind(times().max().unwrap_or_default())
+                        .bind(segment::write(attempts))
+                        .execute(&mut *transaction)
+                        .await?;
                 }
-                query.execute(&mut *transaction).await?;
             }
             transaction.commit().await?;
         });
@@ -96,56 +121,72 @@ impl Store {
         &self,
         tenant: &TenantId,
         filter: &AttemptFilter,
-        limit: i64,
+        limit: usize,
     ) -> Result<Vec<Attempt>, StoreError> {
-        // The casts tell PostgreSQL the type of what is only compared with NULL.
-        let sql = "SELECT id, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
-               stream, topic, incarnation, partition_no, record_offset FROM webhook_attempts
-             WHERE tenant = $1
-               AND (CAST($2 AS TEXT) IS NULL OR endpoint = $2) AND (CAST($3 AS TEXT) IS NULL OR delivery = $3)
-               AND (CAST($4 AS TEXT) IS NULL OR outcome = $4)
-               AND (CAST($5 AS BIGINT) IS NULL OR at_ms >= $5) AND (CAST($6 AS BIGINT) IS NULL OR at_ms < $6)
-               AND (CAST($7 AS TEXT) IS NULL OR id < $7)
-             ORDER BY id DESC LIMIT $8";
-        reading!(self, pool => {
-            let rows = sqlx::query(sql)
-                .bind(tenant.as_str())
-                .bind(filter.endpoint.as_ref().map(EndpointId::as_str))
-                .bind(filter.delivery.as_ref().map(DeliveryId::as_str))
-                .bind(filter.outcome.as_deref())
-                .bind(filter.since_ms)
-                .bind(filter.until_ms)
-                .bind(filter.before.as_deref())
-                .bind(limit)
-                .fetch_all(pool)
-                .await?;
-            rows.into_iter()
-                .map(|row| {
-                    let unreadable = || StoreError::Unreadable("an attempt");
-                    let endpoint: String = row.try_get("endpoint")?;
-                    let delivery: String = row.try_get("delivery")?;
-                    let status: Option<i64> = row.try_get("status")?;
-                    Ok(Attempt {
-                        id: row.try_get("id")?,
-                        tenant: tenant.clone(),
-                        endpoint: EndpointId::parse(&endpoint).map_err(|_| unreadable())?,
-                        delivery: DeliveryId::parse(&delivery).map_err(|_| unreadable())?,
-                        number: u32::try_from(row.try_get::<i64, _>("number")?).map_err(|_| unreadable())?,
-                        at_ms: row.try_get("at_ms")?,
-                        status: status.map(u16::try_from).transpose().map_err(|_| unreadable())?,
-                        outcome: row.try_get("outcome")?,
-                        latency_ms: u32::try_from(row.try_get::<i64, _>("latency_ms")?).map_err(|_| unreadable())?,
-                        place: place(
-                            row.try_get("stream")?,
-                            row.try_get("topic")?,
-                            row.try_get("incarnation")?,
-                            row.try_get("partition_no")?,
-                            row.try_get("record_offset")?,
-                        )?,
-                    })
-                })
-                .collect()
+        let mut found: BTreeMap<Ulid, Attempt> = BTreeMap::new();
+        self.look_back(tenant, filter, |last, attempts| {
+            // What follows is older than the last of this segment.
+            if found.len() >= limit && found.first_key_value().is_some_and(|(oldest, _)| *oldest > last) {
+                return ControlFlow::Break(());
+            }
+            found.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
+            while found.len() > limit {
+                found.pop_first();
+            }
+            ControlFlow::Continue(())
         })
+        .await?;
+        Ok(found.into_values().rev().collect())
+    }
+
+    /// Goes through the segments of a tenant, from the one with the latest end to the oldest, and gives what the filter takes
+    /// of each, with the id of its last attempt.
+    pub(super) async fn look_back(
+        &self,
+        tenant: &TenantId,
+        filter: &AttemptFilter,
+        mut look: impl FnMut(Ulid, Vec<Attempt>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut sql = "SELECT last_id, endpoint, entries FROM webhook_log
+             WHERE tenant = $1 AND last_id < $2 AND first_id < $3 AND until_ms >= $4 AND since_ms < $5"
+            .to_owned();
+        // A condition of its own, so that the index of endpoints is used.
+        if filter.endpoint.is_some() {
+            sql.push_str(" AND endpoint = $7");
+        }
+        sql.push_str(" ORDER BY last_id DESC LIMIT $6");
+        // Above every id, as text.
+        let end = || "~".to_owned();
+        let (mut next, before) = (end(), filter.before.map_or_else(end, |before| before.to_string()));
+        let unreadable = || StoreError::Unreadable("the log of attempts");
+        loop {
+            let rows: Vec<Row> = reading!(self, pool => {
+                let mut query = sqlx::query_as(sqlx::AssertSqlSafe(sql.as_str()))
+                    .bind(tenant.as_str())
+                    .bind(&next)
+                    .bind(&before)
+                    .bind(filter.since_ms.unwrap_or(i64::MIN))
+                    .bind(filter.until_ms.unwrap_or(i64::MAX))
+                    .bind(READ);
+                if let Some(endpoint) = &filter.endpoint {
+                    query = query.bind(endpoint.as_str());
+                }
+                query.fetch_all(pool).await
+            })?;
+            let Some((last, ..)) = rows.last() else {
+                return Ok(());
+            };
+            next.clone_from(last);
+            for (last, endpoint, entries) in rows {
+                let last = Ulid::from_string(&last).map_err(|_| unreadable())?;
+                let endpoint = EndpointId::parse(&endpoint).map_err(|_| unreadable())?;
+                let mut attempts = segment::read(tenant, &endpoint, entries).map_err(|_| unreadable())?;
+                attempts.retain(|attempt| filter.takes(attempt));
+                if look(last, attempts).is_break() {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// To whom a delivery was attempted and which event it is, as far as the log goes back.
@@ -165,76 +206,11 @@ impl Store {
         }))
     }
 
-    /// Forgets attempts that are older than this. Answers how many.
-    pub async fn expire_attempts(&self, age: Duration) -> Result<u64, StoreError> {
+    /// Forgets segments of which all is older than this.
+    pub async fn expire_attempts(&self, age: Duration) -> Result<(), StoreError> {
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        let sql = self.sql("DELETE FROM webhook_attempts WHERE at_ms <= {now} - $1");
-        let deleted = on!(self, pool => {
-            sqlx::query(sql).bind(age_ms).execute(pool).await.map(|done| done.rows_affected())
-        })?;
-        Ok(deleted)
+        let sql = self.sql("DELETE FROM webhook_log WHERE until_ms <= {now} - $1");
+        on!(self, pool => sqlx::query(sql).bind(age_ms).execute(pool).await.map(drop))?;
+        Ok(())
     }
-}
-
-/// Rows of one statement: each statement is a round trip to the engine. Few sizes, so that few statements are prepared.
-const ROWS: [usize; 3] = [64, 8, 1];
-
-const COLUMNS: usize = 14;
-
-/// A statement for so many attempts. To SQLite `$1` is a name, which is looked for among all of them: many are better without.
-fn insert(rows: usize, is_sqlite: bool) -> sqlx::AssertSqlSafe<String> {
-    let mut text = "INSERT INTO webhook_attempts (id, tenant, endpoint, delivery, number, at_ms, status, outcome, latency_ms,
-           stream, topic, incarnation, partition_no, record_offset) VALUES "
-        .to_owned();
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 1..=COLUMNS {
-            let comma = if column == 1 { "" } else { ", " };
-            text.push_str(comma);
-            if is_sqlite {
-                text.push('?');
-            } else {
-                text.push_str(&format!("${}", row * COLUMNS + column));
-            }
-        }
-        text.push(')');
-    }
-    text.push_str(" ON CONFLICT (id) DO NOTHING");
-    sqlx::AssertSqlSafe(text)
-}
-
-/// Cuts them into pieces of these sizes.
-fn batches(mut attempts: &[Attempt]) -> impl Iterator<Item = &[Attempt]> {
-    std::iter::from_fn(move || {
-        let size = ROWS.into_iter().find(|size| *size <= attempts.len())?;
-        let (batch, rest) = attempts.split_at(size);
-        attempts = rest;
-        Some(batch)
-    })
-}
-
-/// All of it or none: attempts that were logged before positions were have none.
-fn place(
-    stream: Option<String>,
-    topic: Option<String>,
-    incarnation: Option<i64>,
-    partition: Option<i64>,
-    offset: Option<i64>,
-) -> Result<Option<(StreamName, Position)>, StoreError> {
-    let (Some(stream), Some(topic), Some(incarnation), Some(partition), Some(offset)) =
-        (stream, topic, incarnation, partition, offset)
-    else {
-        return Ok(None);
-    };
-    let unreadable = || StoreError::Unreadable("an attempt");
-    let position = Position {
-        topic: Arc::from(topic),
-        incarnation: Incarnation(incarnation.cast_unsigned()),
-        partition: i32::try_from(partition).map_err(|_| unreadable())?,
-        offset,
-    };
-    Ok(Some((
-        StreamName::parse(&stream).map_err(|_| unreadable())?,
-        position,
-    )))
 }

@@ -2,13 +2,16 @@
 //!
 //! Invariant: looking costs the same however much was sent: of many attempts the latest count.
 
+use std::ops::ControlFlow;
+
 use schemas::ids::TenantId;
 
-use super::{Store, StoreError, reading};
+use super::attempts::AttemptFilter;
+use super::{Store, StoreError};
 use crate::delivery::EndpointId;
 
 /// The most attempts that are looked at.
-const ATTEMPTS_MAX: i64 = 10_000;
+const ATTEMPTS_MAX: usize = 10_000;
 
 /// How one endpoint did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,15 +21,15 @@ pub struct Figures {
     /// Those of them that delivered.
     pub delivered: usize,
     /// The median of how long they took; `None` without attempts.
-    pub p50_ms: Option<i64>,
+    pub p50_ms: Option<u32>,
     /// The time within which 95 of 100 ended.
-    pub p95_ms: Option<i64>,
+    pub p95_ms: Option<u32>,
 }
 
 impl Figures {
-    /// Of outcomes and latencies.
-    fn of(rows: &[(String, i64)]) -> Self {
-        let mut latencies: Vec<i64> = rows.iter().map(|(_, latency_ms)| *latency_ms).collect();
+    /// Of whether each attempt delivered, and how long it took.
+    fn of(attempts: &[(bool, u32)]) -> Self {
+        let mut latencies: Vec<u32> = attempts.iter().map(|(_, latency_ms)| *latency_ms).collect();
         latencies.sort_unstable();
         // The nearest rank: the smallest value that so many are not above.
         let rank = |percent: usize| {
@@ -34,8 +37,8 @@ impl Figures {
             latencies.get(place).copied()
         };
         Self {
-            attempts: rows.len(),
-            delivered: rows.iter().filter(|(outcome, _)| outcome == "delivered").count(),
+            attempts: attempts.len(),
+            delivered: attempts.iter().filter(|(delivered, _)| *delivered).count(),
             p50_ms: rank(50),
             p95_ms: rank(95),
         }
@@ -50,13 +53,24 @@ impl Store {
         endpoint: &EndpointId,
         since_ms: i64,
     ) -> Result<Figures, StoreError> {
-        let sql = "SELECT outcome, latency_ms FROM webhook_attempts
-             WHERE tenant = $1 AND endpoint = $2 AND at_ms >= $3 ORDER BY id DESC LIMIT $4";
-        let rows: Vec<(String, i64)> = reading!(self, pool => {
-            let query = sqlx::query_as(sql).bind(tenant.as_str()).bind(endpoint.as_str());
-            query.bind(since_ms).bind(ATTEMPTS_MAX).fetch_all(pool).await
-        })?;
-        Ok(Figures::of(&rows))
+        let filter = AttemptFilter {
+            endpoint: Some(endpoint.clone()),
+            since_ms: Some(since_ms),
+            ..AttemptFilter::default()
+        };
+        let mut found = Vec::new();
+        self.look_back(tenant, &filter, |_, attempts| {
+            // The latest of a segment come last in it.
+            let attempts = attempts.iter().rev().take(ATTEMPTS_MAX - found.len());
+            found.extend(attempts.map(|attempt| (attempt.outcome == "delivered", attempt.latency_ms)));
+            if found.len() < ATTEMPTS_MAX {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
+        .await?;
+        Ok(Figures::of(&found))
     }
 }
 
@@ -67,15 +81,8 @@ mod tests {
     #[test]
     fn figures_are_of_what_was_attempted() {
         assert_eq!(Figures::of(&[]), Figures::default());
-        let rows: Vec<(String, i64)> = (1..=100)
-            .map(|latency_ms| {
-                let outcome = if latency_ms % 4 == 0 {
-                    "timeout"
-                } else {
-                    "delivered"
-                };
-                (outcome.to_owned(), latency_ms)
-            })
+        let rows: Vec<(bool, u32)> = (1..=100)
+            .map(|latency_ms| (latency_ms % 4 != 0, latency_ms))
             .collect();
         let figures = Figures::of(&rows);
         assert_eq!((figures.attempts, figures.delivered), (100, 75));

@@ -1,11 +1,16 @@
 //! What was attempted and given up: neither delivered nor waiting any more.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use schemas::ids::{Incarnation, StreamName, TenantId};
 
+use super::attempts::{Attempt, AttemptFilter};
 use super::{Store, StoreError, reading};
-use crate::delivery::{EndpointId, Position};
+use crate::delivery::{DeliveryId, EndpointId, Position};
+
+/// What the outcome of a delivery that may not be sent any more begins with: it is not owed, and so was not given up.
+const DROPPED: &str = "dropped_";
 
 impl Store {
     /// Of each partition the first event whose delivery to an endpoint was given up, as far as the log of attempts goes back.
@@ -15,26 +20,58 @@ impl Store {
         tenant: &TenantId,
         endpoint: &EndpointId,
     ) -> Result<Vec<(StreamName, Position)>, StoreError> {
-        let sql = "SELECT a.stream, a.topic, a.incarnation, a.partition_no, MIN(a.record_offset) FROM webhook_attempts a
-             WHERE a.tenant = $1 AND a.endpoint = $2 AND a.record_offset IS NOT NULL
-               AND a.outcome NOT IN ('delivered', 'not_granted', 'stream_gone', 'undecodable')
-               AND NOT EXISTS (
-                 SELECT 1 FROM webhook_attempts b WHERE b.delivery = a.delivery AND b.outcome = 'delivered')
-               AND NOT EXISTS (SELECT 1 FROM webhook_parked p WHERE p.delivery = a.delivery)
-             GROUP BY a.stream, a.topic, a.incarnation, a.partition_no ORDER BY a.topic, a.partition_no";
-        let rows: Vec<(String, String, i64, i64, i64)> = reading!(self, pool => {
-            sqlx::query_as(sql).bind(tenant.as_str()).bind(endpoint.as_str()).fetch_all(pool).await
-        })?;
-        let unreadable = || StoreError::Unreadable("an attempt");
-        let place = |(stream, topic, incarnation, partition, offset): (String, String, i64, i64, i64)| {
-            let position = Position {
-                topic: Arc::from(topic),
-                incarnation: Incarnation(incarnation.cast_unsigned()),
-                partition: i32::try_from(partition).map_err(|_| unreadable())?,
-                offset,
-            };
-            Ok((StreamName::parse(&stream).map_err(|_| unreadable())?, position))
+        let filter = AttemptFilter {
+            endpoint: Some(endpoint.clone()),
+            ..AttemptFilter::default()
         };
-        rows.into_iter().map(place).collect()
+        let is_over =
+            |attempt: &Attempt| attempt.outcome == "delivered" || attempt.outcome.starts_with(DROPPED);
+        let waiting = self.parked_of(endpoint).await?;
+        // Twice, so that only what failed is held in memory.
+        let mut failed: HashMap<DeliveryId, (StreamName, Position)> = HashMap::new();
+        self.look_back(tenant, &filter, |_, attempts| {
+            for attempt in attempts.into_iter().filter(|attempt| !is_over(attempt)) {
+                if let Some(place) = attempt.place
+                    && !waiting.contains(&attempt.delivery)
+                {
+                    failed.insert(attempt.delivery, place);
+                }
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        self.look_back(tenant, &filter, |_, attempts| {
+            for attempt in attempts.iter().filter(|attempt| is_over(attempt)) {
+                failed.remove(&attempt.delivery);
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let mut first: BTreeMap<(StreamName, _, Incarnation, i32), Position> = BTreeMap::new();
+        for (stream, position) in failed.into_values() {
+            let key = (
+                stream,
+                position.topic.clone(),
+                position.incarnation,
+                position.partition,
+            );
+            let known = first.entry(key).or_insert_with(|| position.clone());
+            known.offset = known.offset.min(position.offset);
+        }
+        Ok(first
+            .into_iter()
+            .map(|((stream, ..), position)| (stream, position))
+            .collect())
+    }
+
+    async fn parked_of(&self, endpoint: &EndpointId) -> Result<HashSet<DeliveryId>, StoreError> {
+        let sql = "SELECT delivery FROM webhook_parked WHERE endpoint = $1";
+        let ids: Vec<(String,)> = reading!(self, pool => {
+            sqlx::query_as(sql).bind(endpoint.as_str()).fetch_all(pool).await
+        })?;
+        let parsed = |(id,): (String,)| {
+            DeliveryId::parse(&id).map_err(|_| StoreError::Unreadable("a parked delivery"))
+        };
+        ids.into_iter().map(parsed).collect()
     }
 }

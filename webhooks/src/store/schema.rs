@@ -117,6 +117,21 @@ CREATE TABLE webhook_notes (
   deliveries TEXT NOT NULL,
   PRIMARY KEY (consumer, topic, partition_no, incarnation, note)
 );
+", "
+-- The log begins anew: what it had was kept for days at most, and one attempt a row was too dear.
+DROP TABLE webhook_attempts;
+CREATE TABLE webhook_log (
+  tenant TEXT NOT NULL,
+  last_id TEXT NOT NULL,
+  endpoint TEXT NOT NULL,
+  first_id TEXT NOT NULL,
+  since_ms BIGINT NOT NULL,
+  until_ms BIGINT NOT NULL,
+  entries {bytes} NOT NULL,
+  PRIMARY KEY (tenant, last_id)
+);
+CREATE INDEX webhook_log_endpoint ON webhook_log (endpoint, last_id);
+CREATE INDEX webhook_log_until ON webhook_log (until_ms);
 "];
 
 /// What keeps two nodes from migrating at once (PostgreSQL): any number that nobody else uses.

@@ -88,6 +88,7 @@ on_both! {
     deliveries_of_one_key_come_one_after_the_other
     what_is_not_called_is_not_due_and_what_is_too_old_is_dropped
     attempts_are_found_again_by_page_and_filter
+    attempts_of_many_segments_that_overlap_come_in_the_order_of_time
     figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for
     watermarks_never_go_back_within_one_life_of_a_topic
     what_is_noted_above_a_watermark_goes_when_the_watermark_has_passed_it
@@ -514,14 +515,14 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     let (one, two) = (endpoint("lund"), endpoint("lund"));
     let attempt = |endpoint: &Endpoint, number: u32, status: Option<u16>, outcome: &str| Attempt {
         // Ordered by number, whatever the machine's clock says.
-        id: format!("01HZZZZZZZZZZZZZZZZZZZZZ{number:02}"),
+        id: ulid::Ulid::from(u128::from(number)),
         tenant: endpoint.tenant.clone(),
         endpoint: endpoint.id.clone(),
         delivery: DeliveryId::parse(&format!("msg_{}", number % 2)).expect("an id"),
         number,
         at_ms: 1_000 * i64::from(number),
         status,
-        outcome: outcome.to_owned(),
+        outcome: outcome.to_owned().into(),
         latency_ms: 12,
         place: (number == 4).then(|| {
             let stream = StreamName::parse("observations").expect("a name");
@@ -538,7 +539,7 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     store.log(&attempts).await.expect("logged");
     store.log(&attempts[..1]).await.expect("logged once");
     let lund: TenantId = fixture::tenant("lund");
-    let found = async |filter: AttemptFilter, limit: i64| {
+    let found = async |filter: AttemptFilter, limit: usize| {
         let found = store.attempts(&lund, &filter, limit).await.expect("read");
         found.iter().map(|attempt| attempt.number).collect::<Vec<_>>()
     };
@@ -546,7 +547,7 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     assert_eq!(found(all(), 9).await, [4, 3, 2, 1]);
     assert_eq!(found(all(), 2).await, [4, 3]);
     let next = AttemptFilter {
-        before: Some(attempts[2].id.clone()),
+        before: Some(attempts[2].id),
         ..all()
     };
     assert_eq!(found(next, 2).await, [2, 1]);
@@ -590,7 +591,64 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     assert_eq!(found(time, 9).await, [3, 2]);
     let read = store.attempts(&lund, &all(), 9).await.expect("read");
     assert_eq!((&read[1], &read[3]), (&attempts[2], &attempts[0]));
-    assert_eq!(store.expire_attempts(Duration::ZERO).await.expect("forgotten"), 5);
+    store
+        .expire_attempts(Duration::from_secs(3600))
+        .await
+        .expect("forgotten");
+    assert_eq!(found(all(), 9).await, [0; 0], "they are of 1970");
+    store.close().await;
+}
+
+async fn attempts_of_many_segments_that_overlap_come_in_the_order_of_time(database: &Database) {
+    const ATTEMPTS: u32 = 3_000;
+    let store = database.open().await;
+    let endpoints = [endpoint("lund"), endpoint("lund"), endpoint("lund")];
+    let attempt = |number: u32| Attempt {
+        id: ulid::Ulid::from(u128::from(number)),
+        tenant: fixture::tenant("lund"),
+        endpoint: endpoints[number as usize % 3].id.clone(),
+        delivery: DeliveryId::parse(&format!("msg_{number}")).expect("an id"),
+        number,
+        at_ms: i64::from(number),
+        status: Some(200),
+        outcome: "delivered".into(),
+        latency_ms: number,
+        place: None,
+    };
+    // Two nodes write in turns, each what began since it wrote last; one writes the same again, as after a failure.
+    for batch in 0..10 {
+        let of = |node: u32| -> Vec<Attempt> {
+            let numbers = (batch * 300..(batch + 1) * 300).filter(|number| number / 7 % 2 == node);
+            numbers.map(attempt).collect()
+        };
+        for node in [1, 0, 1] {
+            store.log(&of(node)).await.expect("logged");
+        }
+    }
+    let tenant = fixture::tenant("lund");
+    for (endpoint, step) in [(None, 1), (Some(endpoints[1].id.clone()), 3)] {
+        let mut filter = AttemptFilter {
+            endpoint,
+            ..AttemptFilter::default()
+        };
+        let mut numbers = Vec::new();
+        loop {
+            let page = store.attempts(&tenant, &filter, 70).await.expect("read");
+            let Some(last) = page.last() else { break };
+            filter.before = Some(last.id);
+            numbers.extend(page.iter().map(|attempt| attempt.number));
+        }
+        let wanted: Vec<u32> = (0..ATTEMPTS)
+            .rev()
+            .filter(|number| step == 1 || number % 3 == 1)
+            .collect();
+        assert_eq!(numbers, wanted);
+    }
+    let figures = store
+        .figures(&tenant, &endpoints[0].id, 2_700)
+        .await
+        .expect("read");
+    assert_eq!((figures.attempts, figures.p50_ms), (100, Some(2_847)));
     store.close().await;
 }
 
@@ -598,14 +656,14 @@ async fn figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for(database:
     let store = database.open().await;
     let (one, two) = (endpoint("lund"), endpoint("lund"));
     let attempt = |endpoint: &Endpoint, number: u32, outcome: &str| Attempt {
-        id: Attempt::new_id(),
+        id: ulid::Ulid::generate(),
         tenant: endpoint.tenant.clone(),
         endpoint: endpoint.id.clone(),
         delivery: DeliveryId::parse("msg_1").expect("an id"),
         number,
         at_ms: 1_000 * i64::from(number),
         status: None,
-        outcome: outcome.to_owned(),
+        outcome: outcome.to_owned().into(),
         latency_ms: 10 * number,
         place: None,
     };
@@ -900,14 +958,14 @@ async fn what_was_given_up_is_neither_delivered_nor_waiting_nor_denied(database:
     let one = create(&store, "lund").await;
     let stream = StreamName::parse("observations").expect("a name");
     let attempt = |partition: i32, offset: i64, number: u32, outcome: &str| Attempt {
-        id: Attempt::new_id(),
+        id: ulid::Ulid::generate(),
         tenant: one.tenant.clone(),
         endpoint: one.id.clone(),
         delivery: delivery(&one, partition, offset).delivery,
         number,
         at_ms: 1_000,
         status: None,
-        outcome: outcome.to_owned(),
+        outcome: outcome.to_owned().into(),
         latency_ms: 1,
         place: Some((stream.clone(), fixture::position(partition, offset))),
     };
@@ -916,7 +974,8 @@ async fn what_was_given_up_is_neither_delivered_nor_waiting_nor_denied(database:
         attempt(0, 1, 1, "timeout"),
         attempt(0, 1, 2, "delivered"),
         attempt(0, 2, 1, "status"),
-        attempt(0, 3, 1, "not_granted"),
+        attempt(0, 3, 1, "status"),
+        attempt(0, 3, 2, "dropped_not_granted"),
         attempt(0, 5, 1, "status"),
         attempt(0, 4, 1, "timeout"),
         attempt(1, 9, 1, "dns"),

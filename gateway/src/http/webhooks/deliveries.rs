@@ -32,7 +32,10 @@ pub(crate) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) 
     let parameters = query::only(request.uri().query(), &PARAMETERS)?;
     let (filter, limit) = filter(&parameters)?;
     let (page, has_more) = partner.desk.attempts(partner.tenant(), &filter, limit).await?;
-    let last = page.last().filter(|_| has_more).map(|attempt| attempt.id.clone());
+    let last = page
+        .last()
+        .filter(|_| has_more)
+        .map(|attempt| attempt.id.to_string());
     let next = last.as_ref().map(|last| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(parameters.iter().filter(|(name, _)| *name != "after"));
@@ -91,7 +94,7 @@ fn filter(parameters: &[(&'static str, String)]) -> Result<(AttemptFilter, usize
             "until" => filter.until_ms = Some(time("until", value)?),
             "after" => {
                 let id = ulid::Ulid::from_string(value).map_err(|_| bad("after is an attempt's id"))?;
-                filter.before = Some(id.to_string());
+                filter.before = Some(id);
             }
             _ => limit = query::number("limit", value, 1, PAGE_MAX)?,
         }
@@ -108,7 +111,7 @@ fn time(name: &str, text: &str) -> Result<i64, Problem> {
 fn shown(attempt: &Attempt) -> Value {
     let at = jiff::Timestamp::from_millisecond(attempt.at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     json!({
-        "id": attempt.id,
+        "id": attempt.id.to_string(),
         "endpoint": attempt.endpoint.as_str(),
         "delivery": attempt.delivery.as_str(),
         "attempt": attempt.number,

@@ -146,8 +146,7 @@ impl Desk {
         filter: &AttemptFilter,
         limit: usize,
     ) -> Result<(Vec<Attempt>, bool), Refusal> {
-        let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let mut page = self.store.attempts(tenant, filter, asked).await?;
+        let mut page = self.store.attempts(tenant, filter, limit + 1).await?;
         let has_more = page.len() > limit;
         page.truncate(limit);
         Ok((page, has_more))

@@ -49,14 +49,14 @@ impl House {
         };
         let delivery = self.desk.ids.of(endpoint, &observations(), &position);
         let attempt = Attempt {
-            id: Attempt::new_id(),
+            id: ulid::Ulid::generate(),
             tenant: north(),
             endpoint: endpoint.clone(),
             delivery: delivery.clone(),
             number: 1,
             at_ms: self.desk.clock.now_ms(),
             status: (outcome == "delivered").then_some(204),
-            outcome: outcome.to_owned(),
+            outcome: outcome.to_owned().into(),
             latency_ms: 12,
             place: Some((observations(), position)),
         };
