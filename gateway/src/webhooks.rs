@@ -125,6 +125,12 @@ impl Webhooks {
             drain_timeout,
         } = setup;
         let metrics = Metrics::register(counted);
+        if config.attempt_body_bytes_max > 0 {
+            tracing::warn!(
+                bytes = config.attempt_body_bytes_max,
+                "bodies of webhooks are kept with the log of attempts, what receivers answer too"
+            );
+        }
         let holder: Arc<str> = Arc::from(format!("node_{}", Ulid::generate()));
         let logs = Arc::new(Logs::new(kafka, contract)?);
         let letters = Letters::new(kafka)?;
@@ -230,6 +236,7 @@ impl Webhooks {
             dead_letter_topic: Arc::from(config.dead_letter_topic.as_str()),
             receipts,
             positions: Seal::new(&keys.store)?,
+            body_bytes_max: config.attempt_body_bytes_max,
             holder: Arc::clone(&holder),
             clock,
             metrics: metrics.clone(),

@@ -55,7 +55,7 @@ pub struct Outgoing<'a> {
 }
 
 /// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// What it means for what follows.
     pub outcome: Outcome,
@@ -65,6 +65,9 @@ pub struct Report {
     pub word: &'static str,
     /// How long it took.
     pub latency: Duration,
+    /// What was read of the answer's body, and whether that is all of it; for nobody but who has switched on that it is
+    /// kept: a partner who sees what answered could look around with it.
+    pub answer: Option<(Vec<u8>, bool)>,
 }
 
 /// The headers of an attempt at this time.
@@ -163,6 +166,7 @@ pub async fn post(client: &Client, outgoing: &Outgoing<'_>, signer: &MessageSign
                     Outcome::Failed => "status",
                 },
                 latency,
+                answer: Some((reply.body, reply.whole)),
             }
         }
         Err(error) => failed(&error, latency),
@@ -175,6 +179,7 @@ fn failed(error: &EgressError, latency: Duration) -> Report {
         status: None,
         word: error.class(),
         latency,
+        answer: None,
     }
 }
 

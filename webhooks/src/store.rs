@@ -8,6 +8,7 @@
 //! The same statements run on both engines (`$1` works on both); what differs stands in [`Engine`] and in the migrations.
 
 mod attempts;
+mod bodies;
 mod catch_ups;
 mod endpoints;
 mod figures;
@@ -21,6 +22,7 @@ mod vault;
 mod watermarks;
 
 pub use attempts::{Attempt, AttemptFilter};
+pub use bodies::{Bodies, Body};
 pub use catch_ups::CatchUp;
 pub use endpoints::{Created, Kept, Version};
 pub use figures::Figures;

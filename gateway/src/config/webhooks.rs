@@ -53,6 +53,8 @@ pub struct Webhooks {
     pub parked_age_max: Duration,
     /// How long attempts are kept in the log.
     pub attempts_kept: Duration,
+    /// How much of each body, sent and answered, is kept with its attempt; 0: nothing.
+    pub attempt_body_bytes_max: usize,
     /// Replays that are read at once on this node.
     pub replays_max: usize,
 }
@@ -79,6 +81,7 @@ impl Default for Webhooks {
             personal_max: Duration::from_secs(30 * 24 * 3600),
             parked_age_max: Duration::from_secs(14 * 24 * 3600),
             attempts_kept: Duration::from_secs(7 * 24 * 3600),
+            attempt_body_bytes_max: 0,
             replays_max: 2,
         }
     }
@@ -134,6 +137,11 @@ pub(super) fn read(root: &Section) -> Webhooks {
     webhooks.registry_interval =
         section.millis("registry_interval_ms", webhooks.registry_interval, 50..=60_000);
     webhooks.replays_max = section.size("replays_max", webhooks.replays_max, 1..=64);
+    webhooks.attempt_body_bytes_max = section.size(
+        "attempt_body_bytes_max",
+        webhooks.attempt_body_bytes_max,
+        0..=65_536,
+    );
     read_scheduler(&section, &mut webhooks.scheduler);
     if let Some(schedule) = read_schedule(&section) {
         webhooks.retry = schedule;

@@ -75,6 +75,7 @@ fn handler(operation: Operation) -> MethodRouter<Arc<Gateway>> {
         Operation::ListReplays => get(replays::list),
         Operation::CancelReplay => delete(replays::cancel),
         Operation::ListAttempts => get(deliveries::list),
+        Operation::ReadAttempt => get(deliveries::read),
         Operation::ResendDelivery => post(deliveries::resend),
     }
 }

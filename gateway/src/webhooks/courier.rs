@@ -11,6 +11,7 @@ use auth::clock::Clock;
 use auth::seal::Seal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
@@ -25,7 +26,7 @@ use webhooks::render::Prepared;
 use webhooks::retry::{Death, Outcome};
 use webhooks::scheduler::{Failed, Job, Parking, Verdict, World};
 use webhooks::sign::MessageSigner;
-use webhooks::store::{Attempt, Parked, Settled, Store, StoreError};
+use webhooks::store::{Attempt, Bodies, Body, Parked, Settled, Store, StoreError};
 
 use super::Metrics;
 use super::announcer::{self, Announcer, Notice};
@@ -50,6 +51,8 @@ pub(crate) struct Courier {
     pub(crate) dead_letter_topic: Arc<str>,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) positions: Seal,
+    /// How much of each body is kept with its attempt.
+    pub(crate) body_bytes_max: usize,
     /// This node's name in leases.
     pub(crate) holder: Arc<str>,
     pub(crate) clock: Clock,
@@ -76,7 +79,7 @@ impl World for Courier {
             Ok(judged) => judged,
             Err(Unsent::Dropped(word)) => {
                 self.metrics.attempt("dropped", Duration::ZERO);
-                self.log(&job, start.1, None, word, Duration::ZERO);
+                self.log(&job, start.1, None, word, Duration::ZERO, None);
                 return Verdict::Dropped;
             }
             Err(Unsent::Held) => return Verdict::Held,
@@ -119,7 +122,8 @@ impl World for Courier {
                 .age
                 .observe(Duration::from_millis(time_ms).as_secs_f64());
         }
-        self.log(&job, start.1, report.status, report.word, report.latency);
+        let bodies = (self.body_bytes_max > 0).then(|| self.bodies(&rendered.body, report.answer));
+        self.log(&job, start.1, report.status, report.word, report.latency, bodies);
         Verdict::Answered(report.outcome)
     }
 
@@ -280,7 +284,7 @@ impl Courier {
     fn unsent(&self, job: &Job, start: (Instant, i64), word: &'static str) -> Verdict {
         let latency = start.0.elapsed();
         self.metrics.attempt(word, latency);
-        self.log(job, start.1, None, word, latency);
+        self.log(job, start.1, None, word, latency, None);
         Verdict::Answered(Outcome::Failed)
     }
 
@@ -323,15 +327,44 @@ impl Courier {
         })
     }
 
-    fn log(&self, job: &Job, at_ms: i64, status: Option<u16>, word: &'static str, latency: Duration) {
+    /// What is kept of what was sent and of what was answered.
+    fn bodies(&self, sent: &Bytes, answer: Option<(Vec<u8>, bool)>) -> (Body, Option<Body>) {
+        let answer = answer.map(|(answer, is_whole)| {
+            let body = Body::beginning(&Bytes::from(answer), self.body_bytes_max);
+            Body {
+                bytes: body.bytes.filter(|_| is_whole),
+                ..body
+            }
+        });
+        (Body::beginning(sent, self.body_bytes_max), answer)
+    }
+
+    fn log(
+        &self,
+        job: &Job,
+        at_ms: i64,
+        status: Option<u16>,
+        word: &'static str,
+        latency: Duration,
+        bodies: Option<(Body, Option<Body>)>,
+    ) {
         let position = Position {
             topic: Arc::clone(&job.record.topic),
             incarnation: job.record.incarnation,
             partition: job.record.partition,
             offset: job.record.offset,
         };
-        self.journal.write(Attempt {
-            id: Ulid::generate(),
+        let id = Ulid::generate();
+        let bodies = bodies.map(|(request, answer)| Bodies {
+            attempt: id,
+            tenant: job.target.tenant.clone(),
+            endpoint: job.target.endpoint.clone(),
+            at_ms,
+            request,
+            answer,
+        });
+        let attempt = Attempt {
+            id,
             tenant: job.target.tenant.clone(),
             endpoint: job.target.endpoint.clone(),
             delivery: job.delivery.clone(),
@@ -341,6 +374,7 @@ impl Courier {
             outcome: word.into(),
             latency_ms: u32::try_from(latency.as_millis()).unwrap_or(u32::MAX),
             place: Some((job.stream.clone(), position)),
-        });
+        };
+        self.journal.write(attempt, bodies);
     }
 }

@@ -4,6 +4,7 @@
 //! Every change is on record (an audit line with action, endpoint and tenant), and the registries are poked to look at it.
 //! Who decides where an endpoint's deliveries go, or what goes out, is shown at least as much by its own token.
 
+pub(crate) mod attempts;
 mod cursor;
 mod dry_run;
 mod endpoints;

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) notices: Counter,
     pub(crate) notices_dropped: Counter,
     pub(crate) attempts_unlogged: Counter,
+    pub(crate) bodies_unlogged: Counter,
     pub(crate) store_errors: Counter,
     pub(crate) partitions: Gauge,
     pub(crate) open_offsets: Gauge,
@@ -52,6 +53,7 @@ impl Metrics {
             notices: Counter::default(),
             notices_dropped: Counter::default(),
             attempts_unlogged: Counter::default(),
+            bodies_unlogged: Counter::default(),
             store_errors: Counter::default(),
             partitions: Gauge::default(),
             open_offsets: Gauge::default(),
@@ -71,7 +73,7 @@ impl Metrics {
             "From a record's own time to its delivery, of those that were never parked",
             metrics.age.clone(),
         );
-        let counters: [(&str, &str, &Counter); 12] = [
+        let counters: [(&str, &str, &Counter); 13] = [
             ("records", "Records that were planned", &metrics.records),
             ("parked", "Deliveries that were parked", &metrics.parked),
             (
@@ -99,6 +101,11 @@ impl Metrics {
                 "attempts_unlogged",
                 "Attempts that were not logged",
                 &metrics.attempts_unlogged,
+            ),
+            (
+                "bodies_unlogged",
+                "Attempts that were logged without their bodies: too many waited to be written",
+                &metrics.bodies_unlogged,
             ),
             (
                 "store_errors",

@@ -112,6 +112,7 @@ struct House {
     keys: config::keys::Keys,
     written: i64,
     slow_after: Duration,
+    body_bytes_max: usize,
 }
 
 impl House {
@@ -132,6 +133,7 @@ impl House {
             },
             written: 0,
             slow_after: Duration::from_secs(2),
+            body_bytes_max: 0,
         }
     }
 
@@ -148,6 +150,7 @@ impl House {
             registry_interval: Duration::from_millis(50),
             // The embedded broker lets a group wait for three seconds at first: a shorter session would be over by then.
             session_timeout: Duration::from_secs(5),
+            attempt_body_bytes_max: self.body_bytes_max,
             scheduler: webhooks::scheduler::Bounds {
                 slow_after: self.slow_after,
                 ..webhooks::scheduler::Bounds::default()
@@ -344,6 +347,35 @@ async fn what_fails_is_parked_and_arrives_later_under_the_same_id() {
             .iter()
             .all(|attempt| attempt.place.as_ref().is_some_and(|(name, _)| *name == stream))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_kept_only_where_that_is_switched_on() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    let endpoint = house.endpoint(&receiver, json!({"content": "raw"})).await;
+    for (body_bytes_max, count) in [(0, 1), (10, 2)] {
+        house.body_bytes_max = body_bytes_max;
+        let node = house.start().await;
+        house.write(1);
+        receiver.until(count).await;
+        node.drain().await;
+    }
+    let store = house.store().await;
+    let filter = webhooks::store::AttemptFilter::default();
+    let attempts = store.attempts(&endpoint.tenant, &filter, 10).await.expect("read");
+    let mut kept = Vec::new();
+    for attempt in attempts {
+        let bodies = store.bodies(&endpoint.tenant, &endpoint.id, attempt.id).await;
+        kept.push(bodies.expect("read"));
+    }
+    let [Some((request, Some(answer))), None] = kept.as_slice() else {
+        panic!("the later one only: {kept:?}");
+    };
+    assert_eq!(&*request.kept, b"{\"resource", "its beginning");
+    assert!(request.bytes > Some(10) && request.is_cut());
+    assert_eq!((answer.kept.len(), answer.bytes), (0, Some(0)));
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

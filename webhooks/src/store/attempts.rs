@@ -14,6 +14,7 @@ use std::time::Duration;
 use schemas::ids::{StreamName, TenantId};
 use ulid::Ulid;
 
+use super::bodies::{Bodies, insert_bodies};
 use super::{Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, EndpointId, Position};
 
@@ -57,6 +58,8 @@ pub struct AttemptFilter {
     pub delivery: Option<DeliveryId>,
     /// With this outcome.
     pub outcome: Option<String>,
+    /// With this status of the answer.
+    pub status: Option<u16>,
     /// Not before this time, in milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
     /// Before this time.
@@ -70,6 +73,7 @@ impl AttemptFilter {
         self.endpoint.as_ref().is_none_or(|one| *one == attempt.endpoint)
             && self.delivery.as_ref().is_none_or(|one| *one == attempt.delivery)
             && self.outcome.as_ref().is_none_or(|one| *one == attempt.outcome)
+            && self.status.is_none_or(|status| attempt.status == Some(status))
             && self.since_ms.is_none_or(|since_ms| attempt.at_ms >= since_ms)
             && self.until_ms.is_none_or(|until_ms| attempt.at_ms < until_ms)
             && self.before.is_none_or(|before| attempt.id < before)
@@ -80,8 +84,10 @@ impl AttemptFilter {
 type Row = (String, String, Vec<u8>);
 
 impl Store {
-    /// Writes attempts down, all of them or none. Writing the same ones again changes nothing.
-    pub async fn log(&self, attempts: &[Attempt]) -> Result<(), StoreError> {
+    /// Writes attempts down, and the bodies of those of which they are kept: all of them or none. Writing the same ones
+    /// again changes nothing.
+    pub async fn log(&self, attempts: &[Attempt], bodies: &[Bodies]) -> Result<(), StoreError> {
+        let sealed = self.seal_bodies(bodies).await?;
         let mut of: BTreeMap<(&TenantId, &EndpointId), Vec<&Attempt>> = BTreeMap::new();
         for attempt in attempts {
             of.entry((&attempt.tenant, &attempt.endpoint))
@@ -111,6 +117,7 @@ impl Store {
                         .await?;
                 }
             }
+            insert_bodies!(transaction, bodies, sealed);
             transaction.commit().await?;
         });
         Ok(())
@@ -189,6 +196,27 @@ impl Store {
         }
     }
 
+    /// One attempt.
+    pub async fn attempt(&self, tenant: &TenantId, id: Ulid) -> Result<Option<Attempt>, StoreError> {
+        let sql = "SELECT endpoint, entries FROM webhook_log
+             WHERE tenant = $1 AND last_id >= $2 AND last_id < $3 AND first_id <= $2";
+        // A segment is what came within a moment, or what waited while the store was gone: never a day.
+        let latest = Ulid::from_parts(id.timestamp_ms().saturating_add(86_400_000), u128::MAX);
+        let rows: Vec<(String, Vec<u8>)> = reading!(self, pool => {
+            let query = sqlx::query_as(sql).bind(tenant.as_str()).bind(id.to_string());
+            query.bind(latest.to_string()).fetch_all(pool).await
+        })?;
+        let unreadable = || StoreError::Unreadable("the log of attempts");
+        for (endpoint, entries) in rows {
+            let endpoint = EndpointId::parse(&endpoint).map_err(|_| unreadable())?;
+            let attempts = segment::read(tenant, &endpoint, entries).map_err(|_| unreadable())?;
+            if let Some(found) = attempts.into_iter().find(|attempt| attempt.id == id) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// To whom a delivery was attempted and which event it is, as far as the log goes back.
     pub async fn position_of(
         &self,
@@ -206,11 +234,11 @@ impl Store {
         }))
     }
 
-    /// Forgets segments of which all is older than this.
+    /// Forgets segments of which all is older than this, and bodies that are.
     pub async fn expire_attempts(&self, age: Duration) -> Result<(), StoreError> {
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let sql = self.sql("DELETE FROM webhook_log WHERE until_ms <= {now} - $1");
         on!(self, pool => sqlx::query(sql).bind(age_ms).execute(pool).await.map(drop))?;
-        Ok(())
+        self.expire_bodies(age_ms).await
     }
 }

@@ -132,6 +132,15 @@ CREATE TABLE webhook_log (
 );
 CREATE INDEX webhook_log_endpoint ON webhook_log (endpoint, last_id);
 CREATE INDEX webhook_log_until ON webhook_log (until_ms);
+", "
+CREATE TABLE webhook_bodies (
+  tenant TEXT NOT NULL,
+  attempt TEXT NOT NULL,
+  at_ms BIGINT NOT NULL,
+  sealed {bytes} NOT NULL,
+  PRIMARY KEY (tenant, attempt)
+);
+CREATE INDEX webhook_bodies_at ON webhook_bodies (at_ms);
 "];
 
 /// What keeps two nodes from migrating at once (PostgreSQL): any number that nobody else uses.

@@ -88,6 +88,7 @@ on_both! {
     deliveries_of_one_key_come_one_after_the_other
     what_is_not_called_is_not_due_and_what_is_too_old_is_dropped
     attempts_are_found_again_by_page_and_filter
+    bodies_are_sealed_and_belong_to_one_attempt
     attempts_of_many_segments_that_overlap_come_in_the_order_of_time
     figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for
     watermarks_never_go_back_within_one_life_of_a_topic
@@ -536,8 +537,8 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
         attempt(&one, 4, Some(200), "delivered"),
         attempt(&endpoint("oslo"), 5, Some(200), "delivered"),
     ];
-    store.log(&attempts).await.expect("logged");
-    store.log(&attempts[..1]).await.expect("logged once");
+    store.log(&attempts, &[]).await.expect("logged");
+    store.log(&attempts[..1], &[]).await.expect("logged once");
     let lund: TenantId = fixture::tenant("lund");
     let found = async |filter: AttemptFilter, limit: usize| {
         let found = store.attempts(&lund, &filter, limit).await.expect("read");
@@ -599,6 +600,68 @@ async fn attempts_are_found_again_by_page_and_filter(database: &Database) {
     store.close().await;
 }
 
+async fn bodies_are_sealed_and_belong_to_one_attempt(database: &Database) {
+    let store = database.open().await;
+    let (lund, oslo) = (create(&store, "lund").await, create(&store, "oslo").await);
+    let attempt = |endpoint: &Endpoint, number: u32| Attempt {
+        id: ulid::Ulid::from(u128::from(number)),
+        tenant: endpoint.tenant.clone(),
+        endpoint: endpoint.id.clone(),
+        delivery: DeliveryId::parse("msg_1").expect("an id"),
+        number,
+        at_ms: 1_000,
+        status: Some(500),
+        outcome: "status".into(),
+        latency_ms: 1,
+        place: None,
+    };
+    let attempts = [attempt(&lund, 1), attempt(&lund, 2)];
+    let whole = bytes::Bytes::from_static(b"hush-hush in the body");
+    let bodies = Bodies {
+        attempt: attempts[0].id,
+        tenant: lund.tenant.clone(),
+        endpoint: lund.id.clone(),
+        at_ms: 1_000,
+        request: Body::beginning(&whole, 9),
+        answer: Some(Body {
+            kept: whole.clone(),
+            bytes: None,
+        }),
+    };
+    assert!(bodies.request.is_cut());
+    store
+        .log(&attempts, std::slice::from_ref(&bodies))
+        .await
+        .expect("logged");
+    for attempt in &attempts {
+        let found = store.attempt(&lund.tenant, attempt.id).await.expect("read");
+        assert_eq!(found.as_ref(), Some(attempt));
+    }
+    let id = attempts[0].id;
+    let read = store.bodies(&lund.tenant, &lund.id, id).await.expect("read");
+    assert_eq!(read, Some((bodies.request.clone(), bodies.answer.clone())));
+    // Nobody else's, and no other attempt's.
+    assert_eq!(store.attempt(&oslo.tenant, id).await.expect("read"), None);
+    let foreign = store.bodies(&oslo.tenant, &lund.id, id).await.expect("read");
+    assert_eq!(foreign, None);
+    let other = store.bodies(&lund.tenant, &lund.id, attempts[1].id).await;
+    assert_eq!(other.expect("read"), None);
+    let wrong = store.bodies(&lund.tenant, &oslo.id, id).await;
+    assert!(matches!(wrong, Err(StoreError::Unreadable(_))));
+    let sealed: (Vec<u8>,) = reading!(store, pool => {
+        sqlx::query_as("SELECT sealed FROM webhook_bodies").fetch_one(pool).await
+    })
+    .expect("read");
+    assert!(!String::from_utf8_lossy(&sealed.0).contains("hush"));
+    store
+        .expire_attempts(Duration::from_secs(3600))
+        .await
+        .expect("forgotten");
+    let gone = store.bodies(&lund.tenant, &lund.id, id).await.expect("read");
+    assert_eq!(gone, None);
+    store.close().await;
+}
+
 async fn attempts_of_many_segments_that_overlap_come_in_the_order_of_time(database: &Database) {
     const ATTEMPTS: u32 = 3_000;
     let store = database.open().await;
@@ -622,7 +685,7 @@ async fn attempts_of_many_segments_that_overlap_come_in_the_order_of_time(databa
             numbers.map(attempt).collect()
         };
         for node in [1, 0, 1] {
-            store.log(&of(node)).await.expect("logged");
+            store.log(&of(node), &[]).await.expect("logged");
         }
     }
     let tenant = fixture::tenant("lund");
@@ -673,7 +736,7 @@ async fn figures_are_of_one_endpoint_and_of_the_time_that_is_asked_for(database:
         attempt(&one, 3, "delivered"),
         attempt(&two, 4, "delivered"),
     ];
-    store.log(&attempts).await.expect("logged");
+    store.log(&attempts, &[]).await.expect("logged");
     let figures = store.figures(&one.tenant, &one.id, 2_000).await.expect("read");
     assert_eq!(
         figures,
@@ -980,7 +1043,7 @@ async fn what_was_given_up_is_neither_delivered_nor_waiting_nor_denied(database:
         attempt(0, 4, 1, "timeout"),
         attempt(1, 9, 1, "dns"),
     ];
-    store.log(&attempts).await.expect("logged");
+    store.log(&attempts, &[]).await.expect("logged");
     store.park(&[delivery(&one, 0, 2)]).await.expect("parked");
     let given_up = store.given_up(&one.tenant, &one.id).await.expect("read");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `/v1/webhooks/deliveries`: the log of attempts, and one delivery sent again.
+//! `/v1/webhooks/deliveries` and `/v1/webhooks/attempts`: the log of attempts, and one delivery sent again.
 
 use std::sync::Arc;
 
@@ -18,10 +18,11 @@ use super::super::{Gateway, body};
 use super::fields::Fields;
 use super::replays::begun;
 use super::{PAGE, PAGE_MAX, answer, with_next};
+use crate::webhooks::desk::attempts::Shown;
 
 /// Every parameter of the list.
-const PARAMETERS: [&str; 7] = [
-    "endpoint", "delivery", "outcome", "since", "until", "after", "limit",
+const PARAMETERS: [&str; 8] = [
+    "endpoint", "delivery", "outcome", "status", "since", "until", "after", "limit",
 ];
 
 /// A page of attempts, the latest first.
@@ -45,6 +46,30 @@ pub(crate) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) 
     let attempts: Vec<Value> = page.iter().map(shown).collect();
     let shown = json!({ "attempts": attempts, "next": last });
     Ok(with_next(answer(StatusCode::OK, shown), next.as_deref()))
+}
+
+/// One attempt, with its bodies where they were kept and may be shown.
+pub(crate) async fn read(
+    State(gateway): State<Arc<Gateway>>,
+    attempt: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let partner = gateway.partner(request.headers(), Operation::ReadAttempt).await?;
+    Parameters::none(request.uri().query())?;
+    let Path(attempt) = attempt.map_err(|_| not_found())?;
+    let id = ulid::Ulid::from_string(&attempt).map_err(|_| not_found())?;
+    let (attempt, bodies) = partner.desk.attempt(&partner.principal, id).await?;
+    let mut shown = shown(&attempt);
+    match bodies {
+        Shown::Kept { request, answer } => {
+            shown["bodies"] = json!("kept");
+            shown["request"] = request;
+            shown["answer"] = answer;
+        }
+        Shown::Withheld => shown["bodies"] = json!("withheld"),
+        Shown::None => shown["bodies"] = json!("none"),
+    }
+    Ok(answer(StatusCode::OK, shown))
 }
 
 /// Sends a delivery again.
@@ -89,6 +114,15 @@ fn filter(parameters: &[(&'static str, String)]) -> Result<(AttemptFilter, usize
                     return Err(bad("outcome is a word such as delivered or timeout"));
                 }
                 filter.outcome = Some(value.clone());
+            }
+            "status" => {
+                let status: u16 = value
+                    .parse()
+                    .map_err(|_| bad("status is an HTTP status, 100 to 599"))?;
+                if !(100..600).contains(&status) {
+                    return Err(bad("status is an HTTP status, 100 to 599"));
+                }
+                filter.status = Some(status);
             }
             "since" => filter.since_ms = Some(time("since", value)?),
             "until" => filter.until_ms = Some(time("until", value)?),

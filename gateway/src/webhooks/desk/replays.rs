@@ -14,7 +14,7 @@ use schemas::problem::Code;
 use serde_json::{Value, json};
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
 use webhooks::endpoint::{Endpoint, Status};
-use webhooks::store::{Attempt, AttemptFilter, Kept, Kind, NewReplay, ReplayRow};
+use webhooks::store::{Kept, Kind, NewReplay, ReplayRow};
 
 use super::{Desk, Refusal, time};
 
@@ -137,19 +137,6 @@ impl Desk {
         }
         self.record("replay_cancelled", tenant, id).await;
         Ok(())
-    }
-
-    /// A page of the log of attempts, the latest first, and whether more follow.
-    pub(crate) async fn attempts(
-        &self,
-        tenant: &TenantId,
-        filter: &AttemptFilter,
-        limit: usize,
-    ) -> Result<(Vec<Attempt>, bool), Refusal> {
-        let mut page = self.store.attempts(tenant, filter, limit + 1).await?;
-        let has_more = page.len() > limit;
-        page.truncate(limit);
-        Ok((page, has_more))
     }
 
     async fn admit_replay(&self, tenant: &TenantId, id: &EndpointId) -> Result<(), Refusal> {

@@ -57,6 +57,34 @@ pub(super) fn components(specification: &Value) -> Map<String, Value> {
         ),
     );
     add(
+        "AttemptBody",
+        object(
+            json!({
+                "bytes": { "type": ["integer", "null"], "minimum": 0, "description": "null: the rest was not read." },
+                "cut": { "type": "boolean" },
+                "text": { "type": "string", "description": "What is kept, where it is UTF-8." },
+                "base64": { "type": "string", "description": "What is kept, where it is not." },
+            }),
+            &["bytes", "cut"],
+        ),
+    );
+    add(
+        "AttemptWithBodies",
+        json!({
+            "allOf": [
+                { "$ref": "#/components/schemas/Attempt" },
+                object(json!({
+                    "bodies": {
+                        "type": "string", "enum": ["kept", "withheld", "none"],
+                        "description": "withheld: the token is granted less than the endpoint's owner.",
+                    },
+                    "request": { "$ref": "#/components/schemas/AttemptBody" },
+                    "answer": { "oneOf": [{ "$ref": "#/components/schemas/AttemptBody" }, { "type": "null" }] },
+                }), &["bodies"]),
+            ],
+        }),
+    );
+    add(
         "RotateRequest",
         closed(
             json!({ "overlap_seconds": { "type": "integer", "minimum": 0, "maximum": 604_800 } }),

@@ -32,6 +32,7 @@ pub enum Operation {
     ListReplays,
     CancelReplay,
     ListAttempts,
+    ReadAttempt,
     ResendDelivery,
 }
 

@@ -678,6 +678,7 @@ pub const ROUTES: &[Route] = &[
                 Of::Text,
                 "With this outcome: `delivered`, or what went wrong.",
             ),
+            query("status", Of::Text, "With this status of the answer."),
             query("since", Of::Time, "Not before this time."),
             query("until", Of::Time, "Before this time."),
             query(
@@ -693,6 +694,25 @@ pub const ROUTES: &[Route] = &[
             description: "A page.",
             content: &[(JSON, "AttemptPage")],
             headers: &["Link"],
+        }],
+        codes: &[],
+    },
+    Route {
+        operation: Operation::ReadAttempt,
+        method: "get",
+        path: "/v1/webhooks/attempts/{attempt}",
+        id: "read_attempt",
+        tag: "webhooks",
+        summary: "One attempt; with what was sent and answered where an operator has switched on that it is kept, and to \
+                  whom the event may be shown.",
+        access: READ,
+        parameters: &[],
+        body: None,
+        answers: &[Answer {
+            status: 200,
+            description: "The attempt.",
+            content: &[(JSON, "AttemptWithBodies")],
+            headers: &[],
         }],
         codes: &[],
     },

@@ -9,7 +9,7 @@ use schemas::decode::Record;
 use schemas::ids::{Slot, StreamName, TenantId};
 use serde_json::{Value, json};
 use webhooks::delivery::{EndpointId, Position};
-use webhooks::store::{Attempt, Kind, NewReplay, Parked};
+use webhooks::store::{Attempt, Bodies, Body, Kind, NewReplay, Parked};
 
 use super::house::{ALL, ENDPOINTS, House, smallest, with};
 
@@ -60,9 +60,59 @@ impl House {
             latency_ms: 12,
             place: Some((observations(), position)),
         };
-        self.store.log(&[attempt]).await.expect("logged");
+        self.store.log(&[attempt], &[]).await.expect("logged");
         delivery.to_string()
     }
+}
+
+#[tokio::test]
+async fn bodies_of_an_attempt_are_shown_to_who_may_be_shown_the_event() {
+    let house = House::new().await;
+    let (shown, _) = house.create(&smallest()).await;
+    let id = id_of(&shown);
+    house.log(&id, 3, "delivered").await;
+    let listed = house.get(DELIVERIES).await.json()["attempts"][0].clone();
+    let uri = format!("/v1/webhooks/attempts/{}", listed["id"].as_str().expect("an id"));
+    let mut plain = listed.clone();
+    plain["bodies"] = json!("none");
+    assert_eq!(
+        house.get(&uri).await.json(),
+        plain,
+        "nothing is kept unless it is switched on"
+    );
+
+    let bodies = Bodies {
+        attempt: listed["id"].as_str().expect("an id").parse().expect("an id"),
+        tenant: north(),
+        endpoint: id.clone(),
+        at_ms: 0,
+        request: Body::beginning(&Bytes::from_static(b"{\"note\":1}"), 4),
+        answer: None,
+    };
+    house.store.log(&[], &[bodies]).await.expect("logged");
+    let mut kept = listed.clone();
+    kept["bodies"] = json!("kept");
+    kept["request"] = json!({"bytes": 10, "cut": true, "text": "{\"no"});
+    kept["answer"] = Value::Null;
+    assert_eq!(house.get(&uri).await.json(), kept);
+
+    let ask = async |tenant: &str, scopes: &str| {
+        let token = house.bearer(tenant, scopes);
+        house.ask_as(&token, "GET", &uri, &[], &Value::Null).await
+    };
+    let mut withheld = listed;
+    withheld["bodies"] = json!("withheld");
+    assert_eq!(ask("north", "webhooks:read").await.json(), withheld);
+    assert_eq!(ask("south", ALL).await.code(), "not_found");
+    assert_eq!(
+        ask("north", "system/Observation.rs").await.status,
+        StatusCode::FORBIDDEN
+    );
+    let strange = house
+        .get("/v1/webhooks/attempts/01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        .await;
+    assert_eq!(strange.code(), "not_found");
+    assert_eq!(house.get("/v1/webhooks/attempts/x").await.code(), "not_found");
 }
 
 #[tokio::test]
@@ -83,6 +133,7 @@ async fn attempts_are_found_by_endpoint_delivery_outcome_and_time_and_come_in_pa
     assert_eq!(found(&format!("?endpoint={id}")).await, 5);
     assert_eq!(found("?endpoint=ep_01ARZ3NDEKTSV4RRFFQ69G5FAV").await, 0);
     assert_eq!(found("?outcome=timeout").await, 1);
+    assert_eq!((found("?status=204").await, found("?status=500").await), (4, 0));
     assert_eq!(found("?since=2020-01-01T00:00:00Z").await, 5);
     assert_eq!(found("?until=2020-01-01T00:00:00Z").await, 0);
     let failed = house.get(&format!("{DELIVERIES}?outcome=timeout")).await.json();
@@ -120,6 +171,8 @@ async fn attempts_are_found_by_endpoint_delivery_outcome_and_time_and_come_in_pa
         "endpoint=x",
         "delivery=a.b",
         "outcome=NO",
+        "status=99",
+        "status=ok",
         "since=yesterday",
         "until=1",
         "after=x",
@@ -132,7 +185,7 @@ async fn attempts_are_found_by_endpoint_delivery_outcome_and_time_and_come_in_pa
         );
     }
     assert_eq!(
-        house.get(&format!("{DELIVERIES}?status=500")).await.code(),
+        house.get(&format!("{DELIVERIES}?code=500")).await.code(),
         "unknown_parameter"
     );
 }
