@@ -260,6 +260,7 @@ impl Webhooks {
             registry: Arc::clone(&registry),
             announcer: announcer.clone(),
             commands: group.commands(),
+            metrics: metrics.clone(),
             interval: kafka.metadata_interval,
         };
         let topics = (

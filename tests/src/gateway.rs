@@ -38,6 +38,8 @@ pub struct Setup {
     pub kafka: String,
     /// What is added to `[keys]`.
     pub keys: String,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// What a gateway that delivers webhooks is started with.
@@ -84,6 +86,7 @@ impl Setup {
             listen: String::new(),
             kafka: String::new(),
             keys: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -110,6 +113,13 @@ impl Setup {
     #[must_use]
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         self.limits.push((name.to_owned(), value));
+        self
+    }
+
+    /// With another variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -160,6 +170,7 @@ impl Setup {
         self.write(&folder, ports::free(), ports::free())?;
         let mut gateway = Gateway {
             folder,
+            environment: self.environment.clone(),
             running: None,
             listen: None,
             admin: None,
@@ -189,6 +200,7 @@ pub fn binary() -> PathBuf {
 /// A gateway, running or stopped.
 pub struct Gateway {
     folder: PathBuf,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
     listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
@@ -211,6 +223,7 @@ impl Gateway {
             .arg("run")
             .arg("--config")
             .arg(self.folder.join("tidewire.toml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

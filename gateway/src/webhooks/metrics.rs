@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) dead_letters: Counter,
     pub(crate) replayed: Counter,
     pub(crate) expired: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) backlog: Gauge,
     pub(crate) notices: Counter,
     pub(crate) notices_dropped: Counter,
     pub(crate) attempts_unlogged: Counter,
@@ -50,6 +52,8 @@ impl Metrics {
             dead_letters: Counter::default(),
             replayed: Counter::default(),
             expired: Counter::default(),
+            lost: Counter::default(),
+            backlog: Gauge::default(),
             notices: Counter::default(),
             notices_dropped: Counter::default(),
             attempts_unlogged: Counter::default(),
@@ -73,7 +77,7 @@ impl Metrics {
             "From a record's own time to its delivery, of those that were never parked",
             metrics.age.clone(),
         );
-        let counters: [(&str, &str, &Counter); 13] = [
+        let counters: [(&str, &str, &Counter); 14] = [
             ("records", "Records that were planned", &metrics.records),
             ("parked", "Deliveries that were parked", &metrics.parked),
             (
@@ -90,6 +94,11 @@ impl Metrics {
                 "expired",
                 "Parked deliveries that were dropped for their age",
                 &metrics.expired,
+            ),
+            (
+                "lost",
+                "Times that a partition began behind what was owed: Kafka had it no more",
+                &metrics.lost,
             ),
             ("notices", "Operational events", &metrics.notices),
             (
@@ -127,6 +136,11 @@ impl Metrics {
         for (name, help, counter) in counters {
             ours.register(name, help, counter.clone());
         }
+        ours.register(
+            "backlog",
+            "Deliveries that are parked in the store, on all nodes that share it; looked at once a minute",
+            metrics.backlog.clone(),
+        );
         ours.register(
             "partitions",
             "Partitions that this node delivers",

@@ -65,6 +65,7 @@ impl Upkeep {
                 self.announcer.tell(&endpoint.tenant, &notice);
             }
         }
+        self.metrics.backlog.set(self.store.waiting().await?);
         self.store.expire_attempts(self.attempts_kept).await?;
         self.store.expire_replays(self.attempts_kept).await?;
         self.store.expire_idempotency(IDEMPOTENCY).await?;

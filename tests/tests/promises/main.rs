@@ -34,3 +34,4 @@ mod webhooks_nodes;
 mod webhooks_order;
 mod webhooks_retries;
 mod webhooks_signatures;
+mod webhooks_tls;

@@ -348,7 +348,11 @@ async fn a_replay_gives_again_what_was_missed_and_holds_nothing_new_back() -> Re
         .await?;
     line.produce(5).await?;
     line.count(5).await?;
-    line.attempts(1).await?;
+    wait::until("the failures to be on record", || async {
+        let failed = line.partner.attempts("outcome=status").await.ok()?;
+        (failed.len() >= 5).then_some(())
+    })
+    .await?;
     line.hook.behave(Behaviour::good());
     let failed = json!({"from": "failed"});
     line.partner.tell(&line.made.id, "replay", Some(&failed)).await?;

@@ -282,6 +282,14 @@ impl Store {
         Ok(Backlog { count, next_ms })
     }
 
+    /// How many deliveries wait, for whomever.
+    pub async fn waiting(&self) -> Result<i64, StoreError> {
+        let count = reading!(self, pool => {
+            sqlx::query_scalar("SELECT COUNT(*) FROM webhook_parked").fetch_one(pool).await
+        })?;
+        Ok(count)
+    }
+
     /// The order keys of an endpoint that have something parked: what comes for them has to wait.
     pub async fn blocked_keys(&self, endpoint: &EndpointId) -> Result<Vec<Vec<u8>>, StoreError> {
         let sql =

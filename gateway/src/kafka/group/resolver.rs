@@ -22,6 +22,7 @@ use super::begin::{Settled, begin, committed};
 use super::{Ask, Beginning, Command, Commands, Interested, Learnt};
 use crate::kafka::client::Context;
 use crate::kafka::logs::Logs;
+use crate::webhooks::Metrics;
 use crate::webhooks::announcer::{Announcer, Notice};
 use crate::webhooks::registry::Registry;
 
@@ -42,6 +43,7 @@ pub(crate) struct Resolver {
     pub(crate) registry: Arc<Registry>,
     pub(crate) announcer: Announcer,
     pub(crate) commands: Commands,
+    pub(crate) metrics: Metrics,
     /// How often topics are looked at.
     pub(crate) interval: Duration,
 }
@@ -186,6 +188,7 @@ impl Resolver {
             let starts = interested.iter().map(|(_, start, _)| *start);
             let begun = begin(incarnation, &settled, starts, bounds);
             if let Some(lost) = begun.lost {
+                self.metrics.lost.inc();
                 tracing::error!(
                     topic = &**topic,
                     partition = number,
