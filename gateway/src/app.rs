@@ -393,6 +393,11 @@ impl App {
         &self.addresses
     }
 
+    /// What the REST API of webhooks asks, where they are served.
+    pub(crate) fn desk(&self) -> Option<Arc<webhooks::desk::Desk>> {
+        self.webhooks.as_ref().map(Webhooks::desk)
+    }
+
     /// Lets readers in.
     pub fn serve(&mut self) {
         let Some(doors) = self.doors.take() else { return };

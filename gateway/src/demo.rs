@@ -1,12 +1,14 @@
 //! Everything that `tidewire demo` adds to a gateway, and nothing else uses: a broker, an issuer, a contract, real sample
-//! data, and a page.
+//! data, a partner with a receiver of webhooks, and a page.
 //!
 //! The secrets that seal cursors are kept between two runs. So a gateway that is started again on a real Kafka goes on
 //! where its readers were, and one on the embedded broker, whose topics are new ones then, tells them that their history
 //! is gone.
 
 pub mod endpoints;
+pub(crate) mod partner;
 pub mod producer;
+pub mod receiver;
 pub mod script;
 pub mod state;
 pub mod ttl;
@@ -15,16 +17,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use auth::dev::{AUDIENCE, DevelopmentIssuer, ISSUER};
 use auth::token::{Issuer as Trusted, KeySource, Tenants};
 use rdkafka::error::KafkaError;
 use schemas::contract::settings::{Finding, Place};
-use schemas::contract::{Contract, clinical_with};
+use schemas::contract::{Contract, Stream, WEBHOOK_EVENTS, clinical_with};
 use secrecy::SecretString;
+use webhooks::{breaker, scheduler};
 
 use self::endpoints::Kafka as KafkaSeen;
 use self::producer::Producer;
+use self::receiver::Receiver;
 use self::script::Script;
 use crate::app::{self, EMBEDDED_PARTITIONS, Setup, StartError};
 use crate::config::graphql::Graphql;
@@ -39,6 +44,9 @@ use crate::http::Page;
 use crate::kafka::ReplaySettings;
 use crate::kafka::embedded::{Broker, EmbeddedError};
 use crate::telemetry::Logs;
+
+/// How long the receiver is left alone after it failed, at first and at most: whoever mends it is watching.
+const BREAKER_OPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// What may be chosen.
 #[derive(Debug, Clone)]
@@ -63,6 +71,8 @@ pub struct Demo {
     pub setup: Setup,
     /// Writes the sample events, where there are any.
     pub producer: Option<Producer>,
+    /// The partner's, at work already.
+    pub receiver: Receiver,
 }
 
 /// Why there is no demo.
@@ -85,6 +95,9 @@ pub enum DemoError {
     /// The store of webhooks cannot be opened.
     #[error(transparent)]
     Store(#[from] Box<StartError>),
+    /// The receiver of webhooks has no port.
+    #[error("the receiver of webhooks has no port")]
+    Receiver(#[source] io::Error),
     /// The embedded broker does not start.
     #[error("the embedded broker does not start")]
     Broker(#[from] EmbeddedError),
@@ -173,8 +186,10 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
         embedded: broker.is_some(),
         bootstrap_servers,
     };
+    let receiver = Receiver::start().map_err(DemoError::Receiver)?;
+    let endpoints = endpoints::router(issuer, &contract, seen, options.events_per_second);
     let page = Page {
-        endpoints: endpoints::router(issuer, &contract, seen, options.events_per_second),
+        endpoints: endpoints.merge(receiver::page::router(receiver.reception())),
         hosts: Vec::new(),
     };
     Ok(Demo {
@@ -186,7 +201,16 @@ pub async fn prepare(options: Options) -> Result<Demo, DemoError> {
             store,
         },
         producer,
+        receiver,
     })
+}
+
+/// The stream that examples are about: observations, where there are some.
+#[must_use]
+pub fn sample_stream(contract: &Contract) -> Option<&Arc<Stream>> {
+    let observations = contract.stream("observations");
+    let not_ours = |stream: &&Arc<Stream>| stream.name.as_str() != WEBHOOK_EVENTS;
+    observations.or_else(|| contract.streams.iter().find(not_ours))
 }
 
 fn open_state(folder: &std::path::Path) -> io::Result<(Keys, DevelopmentIssuer)> {
@@ -203,7 +227,16 @@ fn open_state(folder: &std::path::Path) -> io::Result<(Keys, DevelopmentIssuer)>
 
 /// Endpoints and what is parked are kept beside the keys; receivers are on this machine.
 fn webhooks(options: &Options) -> Webhooks {
+    let breaker = breaker::Policy {
+        open_min: BREAKER_OPEN.0,
+        open_max: BREAKER_OPEN.1,
+        ..breaker::Policy::default()
+    };
     Webhooks {
+        scheduler: scheduler::Bounds {
+            breaker,
+            ..scheduler::Bounds::default()
+        },
         enabled: true,
         store: SecretString::from(format!("sqlite:{}", options.state.join("webhooks.db").display())),
         allow_loopback: true,

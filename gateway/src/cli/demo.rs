@@ -10,7 +10,7 @@ use schemas::graph::Emit;
 use super::run::{on_runtime, refuse, serve};
 use super::{Exit, tell, tell_findings};
 use crate::app::{self, Addresses};
-use crate::demo::{self, DemoError, Options, endpoints, state};
+use crate::demo::{self, DemoError, Options, endpoints, partner, state};
 use crate::telemetry::{self, Logs};
 
 /// The command's arguments.
@@ -93,33 +93,47 @@ async fn run(options: Options) -> Exit {
         }
     };
     let readers = endpoints::sample_readers(&demo.setup.contract);
-    let stream = demo
-        .setup
-        .contract
-        .streams
-        .iter()
-        .map(|stream| stream.name.as_str());
-    let stream = stream
-        .max_by_key(|name| *name == "observations")
-        .unwrap_or("observations")
+    let sample = demo::sample_stream(&demo.setup.contract).cloned();
+    let stream = sample
+        .as_ref()
+        .map_or("observations", |stream| stream.name.as_str())
         .to_owned();
     // A field that gives events has the same fields on every contract.
     let mut fields = demo.setup.contract.graph.fields.values();
     let field = fields
         .find(|field| field.stream.as_str() == stream && field.emit == Emit::Event)
         .map(|field| field.name.to_string());
-    let beside = async move {
-        match demo.producer {
-            Some(producer) => producer.run().await,
-            None => std::future::pending().await,
-        }
-    };
+    let producer = demo.producer;
+    // Until everything is drained: what is under way to it is answered.
+    let receiver = demo.receiver;
     match app::build(demo.setup) {
         Ok(app) => {
+            let reception = receiver.reception();
             let more = |addresses: &Addresses| {
-                let mut lines = vec![format!("kafka={}", addresses.kafka), format!("issuer={ISSUER}")];
+                let mut lines = vec![
+                    format!("kafka={}", addresses.kafka),
+                    format!("issuer={ISSUER}"),
+                    format!("receiver={}", reception.url()),
+                ];
                 lines.extend(examples(addresses, &stream, field.as_deref(), &readers));
                 lines
+            };
+            let partner = app
+                .desk()
+                .zip(sample)
+                .map(|(desk, stream)| Box::pin(partner::run(desk, stream, receiver.reception())));
+            let beside = async move {
+                let produce = async {
+                    if let Some(producer) = producer {
+                        producer.run().await;
+                    }
+                };
+                let make = async {
+                    if let Some(partner) = partner {
+                        partner.await;
+                    }
+                };
+                tokio::join!(produce, make);
             };
             serve(app, more, beside).await
         }

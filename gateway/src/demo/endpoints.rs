@@ -59,6 +59,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use schemas::contract::{Contract, WEBHOOK_EVENTS};
 use schemas::ids::TenantId;
 use schemas::problem::Code;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::script::{self, TENANTS};
@@ -221,7 +222,7 @@ async fn readers_of(State(endpoints): State<Arc<Endpoints>>) -> Response {
 
 async fn token(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Result<Response, Problem> {
     check_page(request.headers())?;
-    let asked = read(request).await?;
+    let asked: Asked = read(request).await?;
     let bad = |detail: String| Problem::new(Code::BODY_INVALID, detail);
     let tenant = TenantId::parse(&asked.tenant).map_err(|error| bad(format!("tenant: {}", error.rule)))?;
     if asked.subject.is_empty() {
@@ -247,8 +248,8 @@ async fn token(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Res
     Ok(([(CACHE_CONTROL, "no-store")], Json(given)).into_response())
 }
 
-/// No page of another origin may have a token. Tools say nothing of a page, and get one.
-fn check_page(headers: &HeaderMap) -> Result<(), Problem> {
+/// No page of another origin may have a token, or switch anything. Tools say nothing of a page, and may.
+pub(super) fn check_page(headers: &HeaderMap) -> Result<(), Problem> {
     let refused = |detail| Err(Problem::new(Code::ORIGIN_FORBIDDEN, detail));
     let text = |name: &http::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(origin) = text(&ORIGIN) {
@@ -256,16 +257,17 @@ fn check_page(headers: &HeaderMap) -> Result<(), Problem> {
             .strip_prefix("http://")
             .or_else(|| origin.strip_prefix("https://"));
         if authority.is_none() || authority != text(&HOST) {
-            return refused("tokens are for the demo's own page");
+            return refused("this is for the demo's own page");
         }
     }
     match headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes) {
         None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => refused("tokens are for the demo's own page"),
+        Some(_) => refused("this is for the demo's own page"),
     }
 }
 
-async fn read(request: Request) -> Result<Asked, Problem> {
+/// Reads a small JSON body.
+pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
