@@ -57,6 +57,11 @@ const FILES: &[File] = &[
         text: include_str!("../../../web-demo/fhir.js"),
     },
     File {
+        path: "/webhooks.js",
+        media_type: "text/javascript; charset=utf-8",
+        text: include_str!("../../../web-demo/webhooks.js"),
+    },
+    File {
         path: "/style.css",
         media_type: "text/css; charset=utf-8",
         text: include_str!("../../../web-demo/style.css"),

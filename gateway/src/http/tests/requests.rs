@@ -688,6 +688,7 @@ async fn the_page_may_load_only_what_is_ours() {
         "/app.js",
         "/tidewire.js",
         "/fhir.js",
+        "/webhooks.js",
         "/style.css",
         "/favicon.svg",
     ] {
