@@ -1,6 +1,6 @@
 //! `tidewire demo`: everything in one process, in less than a second, for anybody who clones the repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tidewire_tests::gateway::binary;
+use tidewire_tests::partner::{self, Partner};
 use tidewire_tests::producer::{Producer, Record};
 use tidewire_tests::reader::{Item, Reader, Surface, Want};
 use tidewire_tests::volume::say;
@@ -46,7 +48,7 @@ impl Demo {
                 }
             }
         });
-        let all = ["listen", "admin", "kafka", "issuer"];
+        let all = ["listen", "admin", "kafka", "issuer", "receiver"];
         let said = wait::until("the demo to say where it is", || {
             let lines = heard.lock().unwrap_or_else(PoisonError::into_inner);
             std::future::ready(
@@ -76,6 +78,31 @@ impl Demo {
             .get(name)
             .and_then(|text| text.parse().ok())
             .with_context(|| format!("{name} in {:?}", self.said))
+    }
+
+    /// What the page is shown of the receiver of webhooks.
+    async fn received(&self) -> Result<Value> {
+        let shown = http::get(self.address("listen")?, "/demo/receiver", &[]).await?;
+        ensure!(shown.status == 200, "{} {}", shown.status, shown.text());
+        shown.json()
+    }
+
+    /// Waits until what the page is shown is like this.
+    async fn until_received(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        wait::until(what, || async {
+            self.received().await.ok().filter(|shown| is(shown))
+        })
+        .await
+    }
+
+    /// Lets the receiver fail, or no longer.
+    async fn fail(&self, failing: bool) -> Result<()> {
+        let headers = [("content-type", "application/json")];
+        let body = json!({"failing": failing}).to_string().into_bytes();
+        let address = self.address("listen")?;
+        let answer = http::request(Method::POST, address, "/demo/receiver", &headers, Some(body)).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        Ok(())
     }
 
     async fn end(mut self) -> Result<()> {
@@ -159,8 +186,8 @@ async fn the_demo_starts_at_once_serves_real_resources_and_a_page() -> Result<()
         .to_string()
         .into_bytes();
     for (method, path, body) in [
-        (reqwest::Method::GET, "/", None),
-        (reqwest::Method::POST, "/demo/token", Some(body)),
+        (Method::GET, "/", None),
+        (Method::POST, "/demo/token", Some(body)),
     ] {
         let answer = http::request(method, address, path, &evil, body).await?;
         ensure!((400..500).contains(&answer.status), "{path}: {}", answer.status);
@@ -233,6 +260,115 @@ async fn anybody_can_produce_to_the_demos_broker_and_no_events_are_made_if_not_a
     );
     ensure!(event["data"].get("performer").is_none(), "{event}");
     demo.end().await
+}
+
+/// The deliveries of an endpoint that were answered like this.
+fn answered<'a>(shown: &'a Value, tenant: &'a str, answer: u16) -> impl Iterator<Item = &'a Value> {
+    let rows = shown["deliveries"].as_array().into_iter().flatten();
+    rows.filter(move |row| row["tenant"] == tenant && row["answer"] == answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demos_receiver_verifies_what_comes_and_gets_what_it_failed_to_take_also_after_a_restart()
+-> Result<()> {
+    let _turn = crate::support::beside().await;
+    let state = tempfile::tempdir()?;
+    for start in ["the first", "the second"] {
+        let demo = Demo::start(state.path(), &["--rate", "10"]).await?;
+        let receiver = demo.said.get("receiver").context("receiver")?.clone();
+        ensure!(receiver.starts_with("http://127.0.0.1:"), "{receiver}");
+        let shown = demo
+            .until_received("both hospitals' endpoints to be delivered to", |shown| {
+                ["north", "south"]
+                    .iter()
+                    .all(|tenant| answered(shown, tenant, 204).next().is_some())
+            })
+            .await?;
+        ensure!(shown["receiver"] == receiver.as_str(), "{shown}");
+        ensure!(shown["endpoints"].as_array().map(Vec::len) == Some(2), "{shown}");
+        ensure!(shown["counts"]["refused"] == 0, "{shown}");
+        for row in shown["deliveries"].as_array().context("deliveries")? {
+            let is_timed = row["answer"] == 500 || row["took_ms"].as_i64().is_some_and(|ms| ms >= 0);
+            ensure!(
+                row["verdict"] == "verified" && row["type"] == "tidewire.observations.changed" && is_timed,
+                "{row}"
+            );
+        }
+        say(&format!(
+            "demo: {start} start, {} deliveries",
+            shown["counts"]["taken"]
+        ));
+
+        demo.fail(true).await?;
+        let failing = demo
+            .until_received("deliveries that failed to be parked", |shown| {
+                let parked = |endpoint: &Value| endpoint["parked"].as_i64().is_some_and(|count| count > 0);
+                shown["endpoints"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().all(parked))
+                    && ["north", "south"]
+                        .iter()
+                        .all(|tenant| answered(shown, tenant, 500).next().is_some())
+            })
+            .await?;
+        let failed: BTreeSet<String> = ["north", "south"]
+            .iter()
+            .filter_map(|tenant| answered(&failing, tenant, 500).next()?["delivery"].as_str())
+            .map(str::to_owned)
+            .collect();
+        demo.fail(false).await?;
+        // Seen one after the other: only the latest are shown.
+        let arrived = Mutex::new(BTreeSet::new());
+        demo.until_received("what failed to arrive", |shown| {
+            let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            for row in ["north", "south"]
+                .iter()
+                .flat_map(|tenant| answered(shown, tenant, 204))
+            {
+                let is_again = row["attempt"].as_u64().is_some_and(|attempt| attempt > 1);
+                arrived.extend(row["delivery"].as_str().filter(|_| is_again).map(str::to_owned));
+            }
+            failed.is_subset(&arrived)
+        })
+        .await?;
+
+        // Whoever does not have the secret is told so, and the page as well.
+        let port = receiver
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .context("a port")?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let forged = [
+            ("webhook-id", "msg_forged"),
+            ("webhook-timestamp", &*tidewire_tests::issuer::now_s().to_string()),
+            (
+                "webhook-signature",
+                "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+            ),
+        ];
+        let body = Some(br#"{"id":"forged"}"#.to_vec());
+        let answer = http::request(Method::POST, address, "/north", &forged, body).await?;
+        ensure!(answer.status == 401, "{}", answer.status);
+        ensure!(
+            demo.received().await?["counts"]["refused"] == 1,
+            "one was refused"
+        );
+
+        // The endpoints of the first start are not left behind.
+        let scopes = format!("user/Observation.rs {}", partner::SCOPES);
+        let token = token(
+            state.path(),
+            &["--tenant", "north", "--subject", "s", "--scope", &scopes],
+        )?;
+        let partner = Partner::new(demo.address("listen")?, &token);
+        let endpoints = partner.get(partner::ENDPOINTS).await?;
+        ensure!(
+            endpoints["endpoints"].as_array().map(Vec::len) == Some(1),
+            "{endpoints}"
+        );
+        demo.end().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,7 +513,7 @@ async fn tail_prints_events_and_goes_on_after_a_cut() -> Result<()> {
         let line = wait::within("a line", lines.recv())
             .await?
             .context("it goes on")?;
-        let event: serde_json::Value = serde_json::from_str(&line)?;
+        let event: Value = serde_json::from_str(&line)?;
         ensure!(event["data"]["n"] == n, "{line}");
     }
     child.kill()?;
