@@ -9,9 +9,9 @@ const page = Object.fromEntries(
 );
 
 const REASONS = {
-  unsigned: 'refused: not signed',
-  stale: 'refused: signed too long ago',
-  forged: 'refused: not signed with the secret',
+  unsigned: 'refused: unsigned',
+  stale: 'refused: stale',
+  forged: 'refused: forged',
 };
 
 const ANSWERS = {
