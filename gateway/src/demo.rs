@@ -232,7 +232,13 @@ fn webhooks(options: &Options) -> Webhooks {
         open_max: BREAKER_OPEN.1,
         ..breaker::Policy::default()
     };
+    let defaults = Webhooks::default();
     Webhooks {
+        // The embedded broker forgets everything: what was owed of its former topics is no loss to tell of.
+        consumer_group: match &options.kafka {
+            Some(_) => defaults.consumer_group.clone(),
+            None => format!("{}.{}", defaults.consumer_group, ulid::Ulid::generate()),
+        },
         scheduler: scheduler::Bounds {
             breaker,
             ..scheduler::Bounds::default()
@@ -240,7 +246,7 @@ fn webhooks(options: &Options) -> Webhooks {
         enabled: true,
         store: SecretString::from(format!("sqlite:{}", options.state.join("webhooks.db").display())),
         allow_loopback: true,
-        ..Webhooks::default()
+        ..defaults
     }
 }
 

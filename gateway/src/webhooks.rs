@@ -185,6 +185,7 @@ impl Webhooks {
                 secret_overlap: config.secret_overlap,
                 personal_max_ms: i64::try_from(config.personal_max.as_millis()).unwrap_or(i64::MAX),
                 origin: config.origin.clone(),
+                attempt_body_bytes_max: config.attempt_body_bytes_max,
                 consumer: config.consumer_group.clone(),
             },
             changed: changed.clone(),

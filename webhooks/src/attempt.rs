@@ -3,6 +3,7 @@
 //! One invariant: everything that goes out of us is set here, once: what a receiver sees is this list and the headers of the
 //! connection. The answer is a status, at most a few bytes of it are read, and redirects are not followed.
 
+use std::fmt;
 use std::time::Duration;
 
 use auth::clock::Clock;
@@ -65,9 +66,25 @@ pub struct Report {
     pub word: &'static str,
     /// How long it took.
     pub latency: Duration,
-    /// What was read of the answer's body, and whether that is all of it; for nobody but who has switched on that it is
-    /// kept: a partner who sees what answered could look around with it.
-    pub answer: Option<(Vec<u8>, bool)>,
+    /// What was answered, for nobody but who has switched on that it is kept: a partner who sees what answered could look
+    /// around with it.
+    pub answer: Option<Answered>,
+}
+
+/// The body of an answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// What was read of it.
+    pub body: Vec<u8>,
+    /// How long it is, where that is known: it was read as a whole, or its head says so.
+    pub bytes: Option<u64>,
+}
+
+/// How long it is, and nothing of what it says.
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answered({} of {:?} bytes)", self.body.len(), self.bytes)
+    }
 }
 
 /// The headers of an attempt at this time.
@@ -156,6 +173,15 @@ pub async fn post(client: &Client, outgoing: &Outgoing<'_>, signer: &MessageSign
                 .and_then(|value| value.to_str().ok());
             let retry_after_ms = retry_after.and_then(|text| retry_after_ms(text, clock.now_ms()));
             let outcome = Outcome::of_status(reply.status, retry_after_ms);
+            let said = reply
+                .headers
+                .get(header::CONTENT_LENGTH)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            let bytes = if reply.whole {
+                u64::try_from(reply.body.len()).ok()
+            } else {
+                said
+            };
             Report {
                 outcome,
                 status: Some(reply.status),
@@ -166,7 +192,10 @@ pub async fn post(client: &Client, outgoing: &Outgoing<'_>, signer: &MessageSign
                     Outcome::Failed => "status",
                 },
                 latency,
-                answer: Some((reply.body, reply.whole)),
+                answer: Some(Answered {
+                    body: reply.body,
+                    bytes,
+                }),
             }
         }
         Err(error) => failed(&error, latency),

@@ -18,7 +18,7 @@ use webhooks::ledger::Partition;
 
 use super::lookup::Lookup;
 use super::raw::Described;
-use super::reread::Reread;
+use super::reread::{Reread, RereadError};
 use super::settings::KafkaSettings;
 use super::topology::{self, Wanted};
 
@@ -155,6 +155,39 @@ impl Logs {
         found.sort_by_key(|(event, _)| std::cmp::Reverse(event.time_ms));
         found.truncate(count);
         Ok(found)
+    }
+
+    /// One record as an event; `None` where it is gone, of another life of its topic, or no event of the stream.
+    pub(crate) async fn event(
+        &self,
+        stream: &Arc<Stream>,
+        position: &Position,
+    ) -> Result<Option<Event>, Unavailable> {
+        let partition = Partition {
+            topic: Arc::clone(&position.topic),
+            number: position.partition,
+        };
+        let described = self.describe(std::slice::from_ref(&partition)).await?;
+        let is_there = described.iter().any(|(_, incarnation, bounds)| {
+            let is_within = |bounds: &Bounds| (bounds.start..bounds.end).contains(&position.offset);
+            *incarnation == position.incarnation && bounds.as_ref().is_some_and(is_within)
+        });
+        if !is_there {
+            return Ok(None);
+        }
+        let (settings, from) = (self.settings.clone(), position.clone());
+        let until = position.offset + 1;
+        let read = tokio::task::spawn_blocking(move || Reread::all(&settings, &from, until)).await;
+        let records = match read.map_err(|_| Unavailable)? {
+            Ok(records) => records,
+            Err(RereadError::Gone) => return Ok(None),
+            Err(RereadError::Unavailable(_)) => return Err(Unavailable),
+        };
+        let record = records.iter().find(|record| record.offset == position.offset);
+        let decoder = Decoder::new(Arc::clone(stream), &self.settings.id_secret);
+        let raw =
+            record.map(|record| super::live::to_decode(record, position.incarnation, schemas::ids::Slot(0)));
+        Ok(raw.and_then(|raw| decoder.decode(raw).ok().flatten()))
     }
 
     /// The topics of these streams that exist, in order.

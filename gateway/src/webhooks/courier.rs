@@ -11,13 +11,12 @@ use auth::clock::Clock;
 use auth::seal::Seal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
 use tokio::time::Instant;
 use ulid::Ulid;
-use webhooks::attempt::{self, Outgoing};
+use webhooks::attempt::{self, Answered, Outgoing};
 use webhooks::breaker::Breaker;
 use webhooks::delivery::{DeliveryId, EndpointId, Position};
 use webhooks::endpoint::Disabled;
@@ -328,13 +327,10 @@ impl Courier {
     }
 
     /// What is kept of what was sent and of what was answered.
-    fn bodies(&self, sent: &Bytes, answer: Option<(Vec<u8>, bool)>) -> (Body, Option<Body>) {
-        let answer = answer.map(|(answer, is_whole)| {
-            let body = Body::beginning(&Bytes::from(answer), self.body_bytes_max);
-            Body {
-                bytes: body.bytes.filter(|_| is_whole),
-                ..body
-            }
+    fn bodies(&self, sent: &[u8], answer: Option<Answered>) -> (Body, Option<Body>) {
+        let answer = answer.map(|answer| Body {
+            bytes: answer.bytes,
+            ..Body::beginning(&answer.body, self.body_bytes_max)
         });
         (Body::beginning(sent, self.body_bytes_max), answer)
     }

@@ -85,6 +85,8 @@ pub(crate) struct DeskSettings {
     pub(crate) personal_max_ms: i64,
     /// Who asks, in a handshake (`WebHook-Request-Origin`).
     pub(crate) origin: String,
+    /// How much of each body is kept with its attempt; 0: none is shown either.
+    pub(crate) attempt_body_bytes_max: usize,
     /// The consumer whose watermarks tell how far partitions are settled.
     pub(crate) consumer: String,
 }

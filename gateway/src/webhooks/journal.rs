@@ -19,6 +19,8 @@ const WAITING_MAX: usize = 16 * 1024;
 const BATCH_MAX: usize = 4096;
 /// Bytes of bodies that wait to be written, or are being written; beyond it an attempt is logged without.
 const BODIES_WAITING_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of bodies that are written at once; more than two attempts' are.
+const BODIES_BATCH_MAX: usize = 4 * 1024 * 1024;
 /// How long a batch is gathered.
 const GATHER: Duration = Duration::from_millis(200);
 /// How long before a batch that failed is tried again.
@@ -77,6 +79,32 @@ impl Journal {
 }
 
 impl Writer {
+    /// Writes a batch, however often it takes; bodies as many at once as are written fast, since parking waits meanwhile.
+    async fn keep(&self, attempts: &[Attempt], bodies: &[Bodies], stop: &CancellationToken) {
+        let (mut attempts, mut bodies) = (attempts, bodies);
+        loop {
+            let mut weight = 0;
+            let fits = bodies.iter().take_while(|one| {
+                weight += one.weight();
+                weight <= BODIES_BATCH_MAX
+            });
+            let (now, later) = bodies.split_at(fits.count());
+            while let Err(error) = self.store.log(attempts, now).await {
+                tracing::debug!(%error, "attempts were not logged");
+                if stop.is_cancelled() {
+                    // A drain does not wait for a store that is gone.
+                    self.metrics.attempts_unlogged.inc_by(attempts.len() as u64);
+                    return;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            if later.is_empty() {
+                return;
+            }
+            (attempts, bodies) = (&[], later);
+        }
+    }
+
     /// Writes until it is told to stop, and then what has come by then.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -98,15 +126,7 @@ impl Writer {
             }
             let (attempts, bodies): (Vec<Attempt>, Vec<Option<Bodies>>) = batch.drain(..).unzip();
             let bodies: Vec<Bodies> = bodies.into_iter().flatten().collect();
-            while let Err(error) = self.store.log(&attempts, &bodies).await {
-                tracing::debug!(%error, "attempts were not logged");
-                if stop.is_cancelled() {
-                    // A drain does not wait for a store that is gone.
-                    self.metrics.attempts_unlogged.inc_by(attempts.len() as u64);
-                    break;
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
+            self.keep(&attempts, &bodies, &stop).await;
             let weight = bodies.iter().map(Bodies::weight).sum();
             self.waiting.fetch_sub(weight, Ordering::Relaxed);
         }

@@ -3,6 +3,8 @@
 //! Invariants: bodies open with their tenant's key only, and only as those of their own attempt. They are written with their
 //! attempt and go with it.
 
+use std::fmt;
+
 use bytes::Bytes;
 use schemas::ids::TenantId;
 use ulid::Ulid;
@@ -19,11 +21,11 @@ const VERSION: u8 = 1;
 const UNKNOWN: u64 = u64::MAX;
 
 /// A body, or its beginning.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     /// As many bytes as are kept.
     pub kept: Bytes,
-    /// How many there were; `None` where the rest was not read.
+    /// How many there were; `None` where nobody knows.
     pub bytes: Option<u64>,
 }
 
@@ -44,12 +46,20 @@ pub struct Bodies {
     pub answer: Option<Body>,
 }
 
+/// How long it is, and nothing of what it says.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} of {:?} bytes)", self.kept.len(), self.bytes)
+    }
+}
+
 impl Body {
-    /// The beginning of a body that is known as a whole.
+    /// The beginning of a body that is known as a whole. It is copied: the rest is not held in memory by it.
     #[must_use]
-    pub fn beginning(whole: &Bytes, kept_max: usize) -> Self {
+    pub fn beginning(whole: &[u8], kept_max: usize) -> Self {
+        let kept = whole.get(..kept_max).unwrap_or(whole);
         Self {
-            kept: whole.slice(..whole.len().min(kept_max)),
+            kept: Bytes::copy_from_slice(kept),
             bytes: u64::try_from(whole.len()).ok(),
         }
     }

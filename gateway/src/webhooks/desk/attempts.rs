@@ -1,7 +1,8 @@
 //! The log of attempts, as partners look at it.
 //!
-//! Invariant: bodies are shown only where they were kept, and only to who is shown at least as much by its own token as the
-//! endpoint's owner is: the request's body is the event.
+//! Invariant: of what was sent only that is shown which the token would be sent now, byte for byte. The event is read again
+//! from Kafka and rendered under the grant of whoever asks: what consent, contract or scopes hide by now is withheld, and so
+//! is what cannot be judged any more. What was answered is shown to nobody else.
 
 use auth::token::Principal;
 use base64::Engine as _;
@@ -10,14 +11,15 @@ use schemas::ids::TenantId;
 use schemas::problem::Code;
 use serde_json::{Value, json};
 use ulid::Ulid;
+use webhooks::matching::{Interest, Start, Wanted};
+use webhooks::render::{ContentMode, render};
 use webhooks::store::{Attempt, AttemptFilter, Body};
 
 use super::{Desk, Refusal};
 
 /// The bodies of one attempt.
-#[derive(Debug)]
 pub(crate) enum Shown {
-    /// They are on record.
+    /// They are on record, and the token may see them.
     Kept {
         request: Value,
         /// `null`: there was no answer.
@@ -48,25 +50,60 @@ impl Desk {
         let tenant = &principal.tenant;
         let not_found = || Refusal::new(Code::NOT_FOUND, "");
         let attempt = self.store.attempt(tenant, id).await?.ok_or_else(not_found)?;
+        // What was kept while it was switched on is not shown any more once it is switched off.
+        if self.settings.attempt_body_bytes_max == 0 {
+            return Ok((attempt, Shown::None));
+        }
         let Some((request, answer)) = self.store.bodies(tenant, &attempt.endpoint, id).await? else {
             return Ok((attempt, Shown::None));
         };
-        // Who owned an endpoint that is gone nobody knows any more.
-        let owner = self.store.endpoint(tenant, &attempt.endpoint).await?;
-        let may = match (&owner, &attempt.place) {
-            (Some(kept), Some((stream, _))) => self
-                .covers(principal, &kept.endpoint.owner, std::slice::from_ref(stream))
-                .is_ok(),
-            _ => false,
-        };
-        if !may {
+        if !self.would_be_sent_now(principal, &attempt, &request).await? {
             return Ok((attempt, Shown::Withheld));
         }
+        tracing::info!(
+            target: "tidewire::audit", action = "bodies_read", endpoint = %attempt.endpoint, %tenant,
+            "the bodies of an attempt were read"
+        );
         let shown = Shown::Kept {
             request: body(&request),
             answer: answer.as_ref().map_or(Value::Null, body),
         };
         Ok((attempt, shown))
+    }
+
+    /// Whether a body is what this token would be sent of the event now, in some form.
+    async fn would_be_sent_now(
+        &self,
+        principal: &Principal,
+        attempt: &Attempt,
+        sent: &Body,
+    ) -> Result<bool, Refusal> {
+        let Some((name, position)) = &attempt.place else {
+            return Ok(false);
+        };
+        let (Some(stream), Ok(principal)) =
+            (self.contract.stream(name.as_str()), self.control.admit(principal))
+        else {
+            return Ok(false);
+        };
+        let everything = Wanted::default();
+        let interest = Interest::compile(
+            &attempt.endpoint,
+            &everything,
+            Start::default(),
+            stream,
+            &principal,
+        );
+        let (Ok(interest), Some(event)) = (interest, self.logs.event(stream, position).await?) else {
+            return Ok(false);
+        };
+        let Some(mask) = interest.shows(&event, self.clock.now_ms()) else {
+            return Ok(false);
+        };
+        Ok(ContentMode::ALL.into_iter().any(|mode| {
+            let now = render(&event, &mask, mode).body;
+            u64::try_from(now.len()).ok() == sent.bytes && now.starts_with(&sent.kept)
+        }))
     }
 }
 
@@ -97,8 +134,7 @@ mod tests {
 
     #[test]
     fn a_body_is_text_where_it_can_be_and_says_what_is_missing() {
-        let of =
-            |bytes: &'static [u8], kept_max| body(&Body::beginning(&Bytes::from_static(bytes), kept_max));
+        let of = |bytes: &'static [u8], kept_max| body(&Body::beginning(bytes, kept_max));
         assert_eq!(of(b"{}", 9), json!({"bytes": 2, "cut": false, "text": "{}"}));
         assert_eq!(
             of("a\u{e9}b".as_bytes(), 2),

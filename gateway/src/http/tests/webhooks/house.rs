@@ -85,6 +85,7 @@ impl House {
                 secret_overlap: Duration::from_secs(3_600),
                 personal_max_ms: 86_400_000,
                 origin: "gateway.example".to_owned(),
+                attempt_body_bytes_max: 1_000,
                 consumer: "group".to_owned(),
             },
             changed: sender,

@@ -66,33 +66,43 @@ impl House {
 }
 
 #[tokio::test]
-async fn bodies_of_an_attempt_are_shown_to_who_may_be_shown_the_event() {
+async fn bodies_of_an_attempt_are_shown_to_who_would_be_sent_them_now() {
     let house = House::new().await;
-    let (shown, _) = house.create(&smallest()).await;
+    let (shown, path) = house.create(&with("content", json!("structured"))).await;
     let id = id_of(&shown);
-    house.log(&id, 3, "delivered").await;
+    let offset = house.end().await.offset;
+    house.observe("north", "1", "final");
+    house.log(&id, offset, "delivered").await;
     let listed = house.get(DELIVERIES).await.json()["attempts"][0].clone();
     let uri = format!("/v1/webhooks/attempts/{}", listed["id"].as_str().expect("an id"));
     let mut plain = listed.clone();
     plain["bodies"] = json!("none");
-    assert_eq!(
-        house.get(&uri).await.json(),
-        plain,
-        "nothing is kept unless it is switched on"
-    );
+    assert_eq!(house.get(&uri).await.json(), plain, "nothing was kept of it");
 
-    let bodies = Bodies {
-        attempt: listed["id"].as_str().expect("an id").parse().expect("an id"),
-        tenant: north(),
-        endpoint: id.clone(),
-        at_ms: 0,
-        request: Body::beginning(&Bytes::from_static(b"{\"note\":1}"), 4),
-        answer: None,
+    // What is sent of it, as a dry run tells.
+    let dry = house
+        .ask("POST", &format!("{path}/dry-run"), &json!({"events": 1}))
+        .await;
+    let sent = dry.json()["deliveries"][0]["body"]
+        .as_str()
+        .expect("a body")
+        .to_owned();
+    assert!(sent.contains("a private note"), "{sent}");
+    let keep = async |attempt: &Value, request: Body| {
+        let bodies = Bodies {
+            attempt: attempt["id"].as_str().expect("an id").parse().expect("an id"),
+            tenant: north(),
+            endpoint: id.clone(),
+            at_ms: 0,
+            request,
+            answer: None,
+        };
+        house.store.log(&[], &[bodies]).await.expect("logged");
     };
-    house.store.log(&[], &[bodies]).await.expect("logged");
+    keep(&listed, Body::beginning(sent.as_bytes(), 20)).await;
     let mut kept = listed.clone();
     kept["bodies"] = json!("kept");
-    kept["request"] = json!({"bytes": 10, "cut": true, "text": "{\"no"});
+    kept["request"] = json!({"bytes": sent.len(), "cut": true, "text": sent.get(..20)});
     kept["answer"] = Value::Null;
     assert_eq!(house.get(&uri).await.json(), kept);
 
@@ -100,9 +110,12 @@ async fn bodies_of_an_attempt_are_shown_to_who_may_be_shown_the_event() {
         let token = house.bearer(tenant, scopes);
         house.ask_as(&token, "GET", &uri, &[], &Value::Null).await
     };
-    let mut withheld = listed;
+    let mut withheld = listed.clone();
     withheld["bodies"] = json!("withheld");
-    assert_eq!(ask("north", "webhooks:read").await.json(), withheld);
+    // Nothing of the stream; a part of each event.
+    for scopes in ["webhooks:read", "webhooks:read patient/Observation.rs"] {
+        assert_eq!(ask("north", scopes).await.json(), withheld, "{scopes}");
+    }
     assert_eq!(ask("south", ALL).await.code(), "not_found");
     assert_eq!(
         ask("north", "system/Observation.rs").await.status,
@@ -113,6 +126,18 @@ async fn bodies_of_an_attempt_are_shown_to_who_may_be_shown_the_event() {
         .await;
     assert_eq!(strange.code(), "not_found");
     assert_eq!(house.get("/v1/webhooks/attempts/x").await.code(), "not_found");
+
+    // An event that is gone, and a body that is not what would be sent now.
+    for (offset, request) in [
+        (offset + 1000, Body::beginning(sent.as_bytes(), 20)),
+        (offset, Body::beginning(b"{\"note\":\"hidden by now\"}", 20)),
+    ] {
+        house.log(&id, offset, "delivered").await;
+        let attempt = house.get(DELIVERIES).await.json()["attempts"][0].clone();
+        keep(&attempt, request).await;
+        let uri = format!("/v1/webhooks/attempts/{}", attempt["id"].as_str().expect("an id"));
+        assert_eq!(house.get(&uri).await.json()["bodies"], "withheld");
+    }
 }
 
 #[tokio::test]
