@@ -48,7 +48,7 @@ pub struct Bounds {
     pub slow_after: Duration,
     /// How often the store is asked for what is due.
     pub claim_every: Duration,
-    /// How many deliveries of one endpoint are claimed at once.
+    /// How many deliveries of one endpoint are claimed at once; more where it takes more, as many as its queue holds.
     pub claim_max: usize,
     /// How long a delivery is leased: it has to last in the queue and through an attempt.
     pub lease: Duration,

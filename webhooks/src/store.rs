@@ -17,6 +17,7 @@ mod idempotency;
 mod notes;
 mod parked;
 mod replays;
+mod rows;
 mod schema;
 mod vault;
 mod watermarks;

@@ -20,13 +20,13 @@ impl<W: World> Scheduler<W> {
     pub(super) fn claim(&mut self) {
         let now_ms = self.clock.now_ms();
         let mut rooms: HashMap<EndpointId, usize> = HashMap::new();
-        for (endpoint, lane) in &self.lanes {
+        for (endpoint, lane) in &mut self.lanes {
             let room = match lane.refuses(now_ms) {
                 // The store gives nothing of an endpoint that is not called: what it gives says that it is called again.
                 Some(_) if lane.is_disabled() => 1,
                 Some(_) => 0,
                 None if lane.is_on_trial() => 1,
-                None => self.plan.room(endpoint).min(self.bounds.claim_max),
+                None => self.plan.room(endpoint).min(lane.claims(self.bounds.claim_max)),
             };
             rooms.insert(endpoint.clone(), room);
         }

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     is_held: bool,
     is_probing: bool,
     pub(super) under_way: usize,
+    /// Attempts that delivered since the store was asked last: who takes much is claimed much for.
+    taken: usize,
     /// A delivery that was given up and of which the next one tells.
     pub(super) dead_lettered: Option<DeliveryId>,
 }
@@ -37,6 +39,7 @@ impl Lane {
             is_held: false,
             is_probing: false,
             under_way: 0,
+            taken: 0,
             dead_lettered: None,
         }
     }
@@ -89,6 +92,11 @@ impl Lane {
         self.is_held = true;
     }
 
+    /// How many to claim at once: so many at least, and twice what was taken since this was asked last.
+    pub(super) fn claims(&mut self, least: usize) -> usize {
+        (2 * std::mem::take(&mut self.taken)).max(least)
+    }
+
     pub(super) fn admit(&mut self, now_ms: i64) -> Admission {
         let admission = self.breaker.admit(now_ms);
         self.is_probing |= admission == Admission::Probe;
@@ -108,6 +116,7 @@ impl Lane {
     pub(super) fn ended(&mut self, ended: Ended, is_probe: bool, now_ms: i64, policy: &Policy) -> bool {
         let told = |breaker: &Breaker| (breaker.failing_since_ms(), breaker.open_until_ms());
         let before = told(&self.breaker);
+        self.taken += usize::from(ended == Ended::Success);
         if is_probe {
             self.is_probing = false;
         }

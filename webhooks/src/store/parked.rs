@@ -11,6 +11,7 @@ use schemas::decode::Record;
 use schemas::ids::{Incarnation, StreamName, TenantId};
 use sqlx::Row as _;
 
+use super::rows::{Rows, batches};
 use super::vault::purpose;
 use super::{Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, EndpointId, Position};
@@ -99,42 +100,63 @@ struct Row {
 /// Inserts deliveries, sealed before, in a transaction of either engine.
 macro_rules! insert_parked {
     ($store:expr, $transaction:ident, $deliveries:expr, $sealed:expr) => {
-        for (parked, sealed) in $deliveries.iter().zip(&$sealed) {
-            let record = &parked.record;
-            let (holder, lease_ms) = match &parked.lease {
-                Some((holder, lease)) => (Some(&**holder), $crate::store::parked::millis(*lease)),
-                None => (None, 0),
-            };
-            sqlx::query($store.sql($crate::store::parked::INSERT))
-                .bind(parked.delivery.as_str())
-                .bind(parked.endpoint.as_str())
-                .bind(parked.tenant.as_str())
-                .bind(parked.stream.as_str())
-                .bind(&*record.topic)
-                .bind(record.incarnation.0.cast_signed())
-                .bind(i64::from(record.partition))
-                .bind(record.offset)
-                .bind(parked.order_key.as_deref())
-                .bind(i64::from(parked.attempts))
-                .bind($crate::store::parked::millis(parked.age))
-                .bind($crate::store::parked::millis(parked.due_in))
-                .bind(holder)
-                .bind(lease_ms)
-                .bind(sealed.as_slice())
-                .execute(&mut *$transaction)
-                .await?;
+        let sealed: Vec<_> = $deliveries.iter().zip(&$sealed).collect();
+        for rows in $crate::store::rows::batches(&sealed) {
+            let mut query = sqlx::query($store.rows($crate::store::parked::INSERT, rows.len()));
+            for (parked, sealed) in rows {
+                let record = &parked.record;
+                let (holder, lease_ms) = match &parked.lease {
+                    Some((holder, lease)) => (Some(&**holder), $crate::store::parked::millis(*lease)),
+                    None => (None, 0),
+                };
+                query = query
+                    .bind(parked.delivery.as_str())
+                    .bind(parked.endpoint.as_str())
+                    .bind(parked.tenant.as_str())
+                    .bind(parked.stream.as_str())
+                    .bind(&*record.topic)
+                    .bind(record.incarnation.0.cast_signed())
+                    .bind(i64::from(record.partition))
+                    .bind(record.offset)
+                    .bind(parked.order_key.as_deref())
+                    .bind(i64::from(parked.attempts))
+                    .bind($crate::store::parked::millis(parked.age))
+                    .bind($crate::store::parked::millis(parked.due_in))
+                    .bind(holder)
+                    .bind(lease_ms)
+                    .bind(lease_ms)
+                    .bind(sealed.as_slice());
+            }
+            query.execute(&mut *$transaction).await?;
         }
     };
 }
 
 pub(super) use insert_parked;
 
-/// Parks one delivery, unless it is parked already.
-pub(super) const INSERT: &str = "INSERT INTO webhook_parked (delivery, endpoint, tenant, stream, topic, incarnation,
-       partition_no, record_offset, order_key, attempts, first_ms, parked_ms, due_ms, lease_holder, lease_until_ms, payload)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {now} - $11, {now}, {now} + $12, $13,
-       CASE WHEN $14 = 0 THEN 0 ELSE {now} + $14 END, $15)
-     ON CONFLICT (delivery) DO NOTHING";
+/// Parks deliveries, those that are not parked already.
+pub(super) const INSERT: Rows = Rows {
+    head: "INSERT INTO webhook_parked (delivery, endpoint, tenant, stream, topic, incarnation, partition_no, record_offset,
+       order_key, attempts, first_ms, parked_ms, due_ms, lease_holder, lease_until_ms, payload) VALUES ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {now} - ?, {now}, {now} + ?, ?, CASE WHEN ? = 0 THEN 0 ELSE {now} + ? END, ?)",
+    tail: " ON CONFLICT (delivery) DO NOTHING",
+};
+
+/// Forgets deliveries.
+const DELETE: Rows = Rows {
+    head: "DELETE FROM webhook_parked WHERE delivery IN (",
+    row: "?",
+    tail: ")",
+};
+
+impl Settled {
+    fn over(&self) -> Option<&DeliveryId> {
+        match self {
+            Self::Over(delivery) => Some(delivery),
+            Self::Again { .. } | Self::Released(_) => None,
+        }
+    }
+}
 
 impl Store {
     /// Parks deliveries, all of them or none. Those that are parked already stay as they are.
@@ -238,11 +260,23 @@ impl Store {
              WHERE delivery = $1 AND lease_holder = $2";
         on!(self, pool => {
             let mut transaction = pool.begin().await?;
-            for settled in settled {
-                let query = match settled {
-                    Settled::Over(delivery) => {
-                        sqlx::query("DELETE FROM webhook_parked WHERE delivery = $1").bind(delivery.as_str())
+            let mut rest = settled;
+            loop {
+                // In order: what is over in a row goes at once.
+                let over: Vec<&DeliveryId> = rest.iter().map_while(Settled::over).collect();
+                for over in batches(&over) {
+                    let mut query = sqlx::query(self.rows(DELETE, over.len()));
+                    for delivery in over {
+                        query = query.bind(delivery.as_str());
                     }
+                    query.execute(&mut *transaction).await?;
+                }
+                let Some((settled, later)) = rest.get(over.len()..).and_then(<[Settled]>::split_first) else {
+                    break;
+                };
+                rest = later;
+                let query = match settled {
+                    Settled::Over(_) => continue,
                     Settled::Again { delivery, due_in, attempts } => sqlx::query(self.sql(again))
                         .bind(i64::from(*attempts))
                         .bind(millis(*due_in))
