@@ -39,7 +39,7 @@ prove: ## the same tests at full volumes (SEED=... repeats a run)
 	cargo build --locked --workspace --all-targets --profile $(PROFILE)
 	TIDEWIRE_PROVE=1 $(if $(SEED),TIDEWIRE_SEED=$(SEED)) cargo test --locked --workspace --profile $(PROFILE) $(ARGS)
 
-bench: ## the table of tests/BENCHMARKS.md, from a release build (ARGS=graphql: what GraphQL costs; ARGS="run --help": a gateway of your own)
+bench: ## the table of tests/BENCHMARKS.md, from a release build (ARGS=graphql, ARGS=webhooks: what those cost; ARGS="run --help": a gateway of your own)
 	@.ci/prerequisites test
 	cargo build --locked --release -p tidewire-gateway -p tidewire-tests --bin tidewire --bin load
 	@cargo run --locked --release --quiet -p tidewire-tests --bin load -- $(or $(ARGS),suite)
