@@ -206,16 +206,18 @@ impl Control {
         self.tell(changed)
     }
 
-    /// All that there was at this moment has been applied.
+    /// All that there was at this moment has been applied. The first time is a change: what was judged before was judged
+    /// without knowing anything.
     pub fn has_read(&self, at: Instant) {
-        self.with_standing(|standing| {
+        let is_first = self.with_standing(|standing| {
             standing.current_at = if standing.is_read {
                 standing.current_at.max(at)
             } else {
                 at
             };
-            standing.is_read = true;
+            !std::mem::replace(&mut standing.is_read, true)
         });
+        self.tell(is_first.unwrap_or(false));
     }
 
     fn tell(&self, changed: bool) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: what is shown at one moment is one snapshot, whole. An endpoint's interests are compiled from its owner, the
 //! contract and what operators know of the owner; when one of the three changes they are compiled anew before they are used
-//! again. A change that was made here is seen here before the answer is given.
+//! again, all of them by the same knowledge. A change that was made here is seen here before the answer is given.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -221,19 +221,27 @@ impl Registry {
     /// Takes what has changed.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         let _looking = self.looking.lock().await;
-        let epoch = self.control.epoch();
+        while !self.take().await? {}
+        Ok(())
+    }
+
+    /// `false`: what operators know has changed meanwhile. Some endpoints were compiled by the one and some by the other then,
+    /// and before anything was read nobody is granted anything: a part of them would miss what a partition is read with.
+    async fn take(&self) -> Result<bool, StoreError> {
+        let known = (self.control.epoch(), self.control.is_read());
+        let epoch = known.0;
         let before = self.snapshot();
         let versions = self.store.endpoint_versions().await?;
         let mut entries = HashMap::with_capacity(versions.len());
         let mut changed = versions.len() != before.entries.len();
         for version in versions {
             let rate = |rate: u32| self.share(rate);
-            let known = before.entries.get(&version.id).filter(|entry| {
+            let same = before.entries.get(&version.id).filter(|entry| {
                 let kept = &entry.kept;
                 let same_rate = entry.target.rate_per_second == kept.endpoint.spec.rate_per_second.map(rate);
                 same_rate && entry.epoch == epoch && is_same(kept, &version)
             });
-            if let Some(entry) = known {
+            if let Some(entry) = same {
                 entries.insert(version.id, Arc::clone(entry));
                 continue;
             }
@@ -242,6 +250,9 @@ impl Registry {
             if let Some(kept) = self.store.endpoint(&version.tenant, &version.id).await? {
                 entries.insert(version.id, Arc::new(self.entry(kept, epoch)));
             }
+        }
+        if (self.control.epoch(), self.control.is_read()) != known {
+            return Ok(false);
         }
         if changed {
             let interests = entries
@@ -257,7 +268,7 @@ impl Registry {
             self.changes.send_replace(snapshot.number);
             self.current.store(Arc::new(snapshot));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether anything may be leased: not before the others know of this node (they would take its leases for nobody's),

@@ -443,6 +443,53 @@ async fn what_was_taken_behind_an_open_one_is_not_sent_again_after_a_crash() {
     store.close().await;
 }
 
+/// An endpoint without an interest is owed nothing, and what a partition is read with is not read again for it: a part of
+/// them must never be shown without.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_are_shown_all_with_or_all_without_what_operators_know() {
+    const ENDPOINTS: usize = 12;
+    let house = House::new();
+    let receiver = Receiver::start(0).await;
+    for _ in 0..ENDPOINTS {
+        house.endpoint(&receiver, json!({})).await;
+    }
+    let stream = StreamName::parse("observations").expect("a name");
+    let logs = Arc::new(Logs::new(&settings(&house.broker), &house.contract).expect("a client"));
+    // Wherever in a look it becomes known.
+    for place in 0..60 {
+        let control = Control::unread(Duration::from_secs(60));
+        let registry = Arc::new(Registry::new(
+            house.store().await,
+            Arc::clone(&house.contract),
+            control.clone(),
+            Arc::clone(&logs),
+            webhooks::retry::Schedule::standard(),
+            Arc::from("node_test"),
+            Duration::from_secs(10),
+        ));
+        let interests = || registry.snapshot().index.interests(&stream).count();
+        let mut looking = JoinSet::new();
+        let looked = Arc::clone(&registry);
+        looking.spawn(async move { looked.look().await });
+        let until = tokio::time::Instant::now() + Duration::from_micros(place * 50);
+        while tokio::time::Instant::now() < until {
+            tokio::task::yield_now().await;
+        }
+        control.has_read(tokio::time::Instant::now());
+        while let Some(ended) = looking.join_next().await {
+            ended.expect("no panic").expect("the store answers");
+        }
+        let shown = interests();
+        assert!(shown == 0 || shown == ENDPOINTS, "{shown} of {ENDPOINTS}");
+        registry.look().await.expect("the store answers");
+        assert_eq!(
+            interests(),
+            ENDPOINTS,
+            "what was compiled without is compiled anew"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_delivered_in_order_also_to_an_endpoint_that_is_learnt_of_late() {
     let mut house = House::new();

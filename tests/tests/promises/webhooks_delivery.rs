@@ -225,7 +225,24 @@ impl Field {
         let wanted = endpoints
             .map(|endpoint| endpoint.owed.intersection(&events).count())
             .sum();
-        wait::until_count("what was produced", wanted, || self.taken()).await
+        let all = wait::until_count("what was produced", wanted, || self.taken()).await;
+        all.with_context(|| format!("missing: {}", self.missing(&events)))
+    }
+
+    /// What was not taken of these, with how often it was tried, for whoever looks for why.
+    fn missing(&self, events: &BTreeSet<Event>) -> String {
+        let mut missing = Vec::new();
+        for (place, endpoint) in self.endpoints.iter().enumerate() {
+            let arrivals = endpoint.hook.arrivals();
+            for event in endpoint.owed.intersection(events) {
+                let of_it = || arrivals.iter().filter(|arrival| arrival.event == Some(*event));
+                if !of_it().any(|arrival| arrival.accepted) {
+                    missing.push(format!("{event:?} to {place}, tried {} times", of_it().count()));
+                }
+            }
+        }
+        missing.truncate(40);
+        missing.join("; ")
     }
 
     /// Produces a part of the plan; how much that was.

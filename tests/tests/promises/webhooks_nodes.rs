@@ -76,7 +76,13 @@ async fn a_node_that_dies_is_taken_over_and_one_that_comes_shares_the_work() -> 
         .map_or((&[][..], &[][..]), |part| part.split_at(part.len() / 2));
     field.produce(Some(one)).await?;
     has_partitions(&third).await?;
-    field.all_of(&plan[..produced + one.len()]).await?;
+    let arrived = field.all_of(&plan[..produced + one.len()]).await;
+    if arrived.is_err() {
+        for node in [&first, &third] {
+            say(&standing(node).await);
+        }
+    }
+    arrived?;
     field.trouble("join", from);
     field.produce(Some(two)).await?;
     let all = field.until(1000).await;
@@ -91,6 +97,22 @@ async fn a_node_that_dies_is_taken_over_and_one_that_comes_shares_the_work() -> 
     ensure!(tally.unexplained == 0, "taken again without an excuse: {tally:?}");
     ensure!(over <= SESSION + A_FEW_SECONDS, "taken over after {over:?}");
     Ok(())
+}
+
+/// What a node says of its part, for whoever looks for what does not arrive.
+async fn standing(node: &Gateway) -> String {
+    let mut standing = String::new();
+    for name in [
+        "partitions",
+        "open_offsets",
+        "records_total",
+        "held_back_total",
+        "store_errors_total",
+    ] {
+        let metric = format!("tidewire_webhooks_{name}");
+        standing.push_str(&format!("{name} {:?}; ", node.metric(&metric, &[]).await.ok()));
+    }
+    format!("{standing}\n{}", node.log_tail())
 }
 
 /// Waits until the group has given a node its part.

@@ -74,7 +74,7 @@ impl<W: World> Scheduler<W> {
     pub(super) fn mark_slow(&mut self) {
         let now = Instant::now();
         let mut parked = Vec::new();
-        for running in self.running.values_mut() {
+        for (number, running) in &mut self.running {
             if running.is_slow || now < running.since + self.bounds.slow_after {
                 continue;
             }
@@ -83,18 +83,15 @@ impl<W: World> Scheduler<W> {
             } else {
                 running.abort.abort();
             }
-            if running.job.receipt.is_some() && !running.is_parked {
-                parked.push(Arc::clone(&running.job));
+            if running.job.receipt.is_some() && !running.is_parked && !running.is_forgotten {
+                parked.push((*number, Arc::clone(&running.job)));
             }
         }
-        for job in parked {
+        for (number, job) in parked {
             if job.is_keyed() {
                 self.park_key(&job);
-            } else if let Some(running) = self
-                .running
-                .values_mut()
-                .find(|running| running.job.delivery == job.delivery && !running.is_parked)
-            {
+            } else if let Some(running) = self.running.get_mut(&number) {
+                // By its number: what another node had parked of it may be under way beside it.
                 running.is_parked = true;
                 self.storage.push(Op::Park(Parking {
                     job,
