@@ -4,8 +4,8 @@
 //! Knows nothing of what is sealed.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::rand;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::{hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -49,9 +49,22 @@ pub struct Seal {
 struct Key {
     id: [u8; ID_LEN],
     aead: LessSafeKey,
+    /// Makes the nonces of [`Seal::seal_same`].
+    nonces: hmac::Key,
 }
 
 impl Seal {
+    /// For many small texts, under keys of their own that follow from these: what is sealed by the million is kept apart from
+    /// what is sealed seldom, so that it cannot wear out the keys of the latter.
+    pub fn apart(keys: &[SecretString], what: &str) -> Result<Self, BadKey> {
+        // Judged as they are: a prefix would make short ones long.
+        Self::new(keys)?;
+        let apart = keys
+            .iter()
+            .map(|key| SecretString::from(format!("{what}\0{}", key.expose_secret())));
+        Self::new(&apart.collect::<Vec<_>>())
+    }
+
     /// With these key texts, each of 32 bytes or more; the first one seals.
     pub fn new(keys: &[SecretString]) -> Result<Self, BadKey> {
         let mut derived: Vec<Key> = Vec::with_capacity(keys.len());
@@ -77,11 +90,12 @@ impl Seal {
     #[must_use]
     pub fn single(bytes: &[u8; SINGLE_BYTES]) -> Self {
         let (id, key) = bytes.split_at(ID_LEN);
+        let nonces = nonces(&Salt::new(HKDF_SHA256, b"tidewire.auth.seal.single").extract(key));
         let key = UnboundKey::new(&AES_256_GCM, key).expect("seal: the key has the cipher's length");
         let id = id.try_into().expect("seal: the id has its length");
         let aead = LessSafeKey::new(key);
         Self {
-            keys: vec![Key { id, aead }],
+            keys: vec![Key { id, aead, nonces }],
         }
     }
 
@@ -98,10 +112,31 @@ impl Seal {
     /// Key id, nonce, ciphertext with its tag. What is opened for another purpose does not open.
     #[must_use]
     pub fn seal_bytes(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {
-        let key = &self.keys[0];
         let mut nonce = [0; NONCE_LEN];
         // 96 random bits: after 2^32 texts under one key a repetition has a chance of 2^-33.
         rand::fill(&mut nonce).expect("seal: the source of random numbers does not fail once it is open");
+        self.seal_with(nonce, purpose, content)
+    }
+
+    /// The same, but equal contents give equal texts, and nothing random is needed: the nonce follows from purpose and
+    /// content (as in RFC 5297, by a keyed hash). After 2^40 texts under one key two different ones share a nonce with a
+    /// chance of 2^-17, and then tell how they differ: for what is no great secret, under keys that are [`Seal::apart`].
+    #[must_use]
+    pub fn seal_same(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {
+        let mut hash = hmac::Context::with_key(&self.keys[0].nonces);
+        hash.update(&u64::try_from(purpose.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(purpose);
+        hash.update(content);
+        let hash = hash.sign();
+        let nonce = hash
+            .as_ref()
+            .first_chunk()
+            .expect("seal: a hash is longer than a nonce");
+        self.seal_with(*nonce, purpose, content)
+    }
+
+    fn seal_with(&self, nonce: [u8; NONCE_LEN], purpose: &[u8], content: &[u8]) -> Vec<u8> {
+        let key = &self.keys[0];
         let mut sealed = content.to_vec();
         key.aead
             .seal_in_place_append_tag(
@@ -150,8 +185,19 @@ impl Key {
         Self {
             id,
             aead: LessSafeKey::new(key),
+            nonces: nonces(&secret),
         }
     }
+}
+
+/// The key that makes nonces, apart from the cipher's.
+fn nonces(secret: &Prk) -> hmac::Key {
+    let mut bytes = [0; 32];
+    secret
+        .expand(&[b"nonce"], Length(bytes.len()))
+        .and_then(|okm| okm.fill(&mut bytes))
+        .expect("seal: the length is that of the hash");
+    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
 }
 
 struct Length(usize);
@@ -192,6 +238,42 @@ mod tests {
         assert_eq!(
             seal.open(b"one", &seal.seal(b"one", b"")).as_deref(),
             Some(b"".as_slice())
+        );
+    }
+
+    #[test]
+    fn what_is_sealed_to_be_the_same_is_and_tells_nothing_else() {
+        let keys = [SecretString::from("k".repeat(40))];
+        let (seal, apart) = (
+            Seal::new(&keys).expect("a good key"),
+            Seal::apart(&keys, "positions").expect("a good key"),
+        );
+        let same = apart.seal_same(b"one", b"content");
+        assert_eq!(apart.seal_same(b"one", b"content"), same);
+        assert_eq!(
+            apart.open_bytes(b"one", &same).as_deref(),
+            Some(b"content".as_slice())
+        );
+        assert_eq!(apart.open_bytes(b"two", &same), None);
+        assert_eq!(seal.open_bytes(b"one", &same), None, "keys of its own");
+        // Another purpose or content: another nonce, wherever one ends and the other begins.
+        let nonces: std::collections::BTreeSet<Vec<u8>> = [
+            (b"one".as_slice(), b"content".as_slice()),
+            (b"onec", b"ontent"),
+            (b"on", b"econtent"),
+            (b"one", b""),
+        ]
+        .into_iter()
+        .map(|(purpose, content)| {
+            let sealed = apart.seal_same(purpose, content);
+            sealed.get(ID_LEN..ID_LEN + NONCE_LEN).expect("a nonce").to_vec()
+        })
+        .collect();
+        assert_eq!(nonces.len(), 4);
+        let short = [SecretString::from("k".repeat(31))];
+        assert!(
+            Seal::apart(&short, "positions").is_err(),
+            "a prefix makes no key longer"
         );
     }
 }

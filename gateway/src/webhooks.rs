@@ -236,7 +236,7 @@ impl Webhooks {
             letters,
             dead_letter_topic: Arc::from(config.dead_letter_topic.as_str()),
             receipts,
-            positions: Seal::new(&keys.store)?,
+            positions: Seal::apart(&keys.store, "tidewire.webhooks.positions")?,
             body_bytes_max: config.attempt_body_bytes_max,
             holder: Arc::clone(&holder),
             clock,
