@@ -8,6 +8,7 @@ mod shared;
 
 pub use shared::Prepared;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -102,6 +103,7 @@ fn formed(whole: Vec<u8>, mode: ContentMode) -> Rendered {
     if mode == ContentMode::Structured {
         return structured(whole);
     }
+    let whole = Bytes::from(whole);
     let members: BTreeMap<&str, &RawValue> =
         serde_json::from_slice(&whole).expect("render: what an event encodes is an object of plain names");
     match mode {
@@ -121,15 +123,16 @@ fn formed(whole: Vec<u8>, mode: ContentMode) -> Rendered {
         ContentMode::Binary => {
             let mut headers = content_type(&members);
             for (name, value) in &members {
-                let is_body = matches!(*name, "data" | "data_base64" | "datacontenttype");
-                let name = HeaderName::try_from(format!("ce-{name}"));
-                if let (false, Ok(name), Some(value)) = (is_body, name, encoded(value)) {
+                if matches!(*name, "data" | "data_base64" | "datacontenttype") {
+                    continue;
+                }
+                if let (Some(name), Some(value)) = (attribute(name), encoded(value)) {
                     headers.push((name, value));
                 }
             }
             Rendered {
                 headers,
-                body: data(&members),
+                body: data(&members, &whole),
             }
         }
         ContentMode::Raw => {
@@ -139,7 +142,7 @@ fn formed(whole: Vec<u8>, mode: ContentMode) -> Rendered {
             }
             Rendered {
                 headers,
-                body: data(&members),
+                body: data(&members, &whole),
             }
         }
     }
@@ -155,30 +158,56 @@ fn structured(body: Vec<u8>) -> Rendered {
 fn content_type(members: &BTreeMap<&str, &RawValue>) -> Vec<(HeaderName, HeaderValue)> {
     let told = members.get("datacontenttype").and_then(|value| text(value));
     // The producer's word: one that is no header value is not passed on.
-    let value = told.and_then(|text| HeaderValue::try_from(text).ok());
+    let value = told.and_then(|text| HeaderValue::from_str(&text).ok());
     value
         .map(|value| (header::CONTENT_TYPE, value))
         .into_iter()
         .collect()
 }
 
-fn data(members: &BTreeMap<&str, &RawValue>) -> Bytes {
+/// The data, as a part of the whole where it can be.
+fn data(members: &BTreeMap<&str, &RawValue>, whole: &Bytes) -> Bytes {
     if let Some(data) = members.get("data") {
-        return Bytes::copy_from_slice(data.get().as_bytes());
+        return whole.slice_ref(data.get().as_bytes());
     }
     let encoded = members.get("data_base64").and_then(|value| text(value));
-    let bytes = encoded.and_then(|text| STANDARD.decode(text).ok());
+    let bytes = encoded.and_then(|text| STANDARD.decode(text.as_bytes()).ok());
     bytes.map_or_else(Bytes::new, Bytes::from)
 }
 
 /// A context attribute as a header's value. All of them are texts.
 fn encoded(value: &RawValue) -> Option<HeaderValue> {
     let text = text(value)?;
-    HeaderValue::try_from(utf8_percent_encode(&text, IN_HEADERS).to_string()).ok()
+    HeaderValue::from_str(&Cow::from(utf8_percent_encode(&text, IN_HEADERS))).ok()
 }
 
-fn text(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    let raw = value.get();
+    let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+    match inside {
+        // Nothing is escaped: it stands there as it is.
+        Some(inside) if !inside.contains('\\') => Some(Cow::Borrowed(inside)),
+        _ => serde_json::from_str(raw).ok().map(Cow::Owned),
+    }
+}
+
+/// The header of a context attribute. Those that every event has are made once.
+fn attribute(name: &str) -> Option<HeaderName> {
+    const ID: HeaderName = HeaderName::from_static("ce-id");
+    const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+    const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+    const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+    const TIME: HeaderName = HeaderName::from_static("ce-time");
+    const TYPE: HeaderName = HeaderName::from_static("ce-type");
+    match name {
+        "id" => Some(ID),
+        "source" => Some(SOURCE),
+        "specversion" => Some(SPEC_VERSION),
+        "subject" => Some(SUBJECT),
+        "time" => Some(TIME),
+        "type" => Some(TYPE),
+        name => HeaderName::try_from(format!("ce-{name}")).ok(),
+    }
 }
 
 #[cfg(test)]

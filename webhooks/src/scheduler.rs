@@ -335,9 +335,9 @@ impl<W: World> Scheduler<W> {
             lane.under_way += 1;
             self.started += 1;
             let (number, world, attempted) = (self.started, Arc::clone(&self.world), Arc::clone(&job));
-            let abort = self
-                .attempts
-                .spawn(async move { (number, world.attempt(attempted, dead_lettered).await) });
+            // Boxed: it is large, and on its way to its task it would be copied again and again.
+            let attempt = Box::pin(async move { (number, world.attempt(attempted, dead_lettered).await) });
+            let abort = self.attempts.spawn(attempt);
             let running = Running {
                 job,
                 since: Instant::now(),

@@ -73,7 +73,16 @@ impl Demo {
     }
 }
 
+/// Events a second up to which the demo's receiver is called: beyond it the demo would be about its backlog.
+const RECEIVER_RATE_MAX: f64 = 500.0;
+
 async fn run(options: Options) -> Exit {
+    let is_called = options.events_per_second <= RECEIVER_RATE_MAX;
+    if !is_called {
+        tell(format_args!(
+            "tidewire: the demo's receiver of webhooks is not called at more than {RECEIVER_RATE_MAX} events a second"
+        ));
+    }
     let demo = match demo::prepare(options).await {
         Ok(demo) => demo,
         Err(DemoError::Contract(findings)) => {
@@ -121,6 +130,7 @@ async fn run(options: Options) -> Exit {
             let partner = app
                 .desk()
                 .zip(sample)
+                .filter(|_| is_called)
                 .map(|(desk, stream)| Box::pin(partner::run(desk, stream, receiver.reception())));
             let beside = async move {
                 let produce = async {

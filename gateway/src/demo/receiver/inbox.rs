@@ -83,7 +83,7 @@ pub enum Verdict {
         kind: String,
         /// Which attempt it was.
         attempt: Option<u32>,
-        /// Destination the production of the event until it was taken.
+        /// From the production of the event until it was taken.
         took_ms: Option<i64>,
         /// How often it came again after it was taken.
         repeated: u32,
