@@ -412,7 +412,10 @@ async fn begin(gateway: &Gateway, issuer: &Issuer, model: &Model, who: Who, filt
 fn compare(events: &[Value], allowed: &BTreeMap<i64, (Seen, &Record)>, model: &Model) -> Result<()> {
     // A mask may hide `n`; the subject is then looked at, and where that is hidden too, only the whole is compared.
     let mut left: Vec<&(Seen, &Record)> = allowed.values().collect();
-    for event in events {
+    // Those that say more come first: one that is silent may look like one that need not be, and not the other way round.
+    let (told, silent): (Vec<&Value>, Vec<&Value>) =
+        events.iter().partition(|event| event.get("subject").is_some());
+    for event in told.into_iter().chain(silent) {
         let fits = left
             .iter()
             .position(|(seen, record)| same(event, seen, record, model).is_ok());
