@@ -1,7 +1,8 @@
 //! What Kafka's logs say, for whoever asks about webhooks: which topics a stream has for a tenant, where they begin and
 //! end, and what was written last.
 //!
-//! Invariant: an answer names the life of each topic that it is about, asked after the offsets were. It knows no endpoint.
+//! Invariants: an answer names the life of each topic that it is about, asked after the offsets were. However many ask, few read
+//! at a time. It knows no endpoint.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use schemas::decode::Decoder;
 use schemas::event::Event;
 use schemas::ids::{Incarnation, StreamName, TenantId};
 use subscriptions::history::{Bounds, OlderError};
+use tokio::sync::Semaphore;
 use webhooks::delivery::Position;
 use webhooks::ledger::Partition;
 
 use super::lookup::Lookup;
-use super::raw::Described;
+use super::raw::{Described, RawRecord};
 use super::reread::{Reread, RereadError};
 use super::settings::KafkaSettings;
 use super::topology::{self, Wanted};
@@ -26,6 +28,9 @@ use super::topology::{self, Wanted};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Records that a dry run reads for each that it is to find, at most so many of a partition.
 const LAST_MAX: i64 = 2000;
+/// Consumers that read for partners who ask, at the same time on this node: each costs threads. Who comes when all of them
+/// are busy waits for [`TIMEOUT`], and is then told to come again.
+const READERS_MAX: usize = 4;
 
 /// Asks Kafka about logs.
 pub(crate) struct Logs {
@@ -33,6 +38,7 @@ pub(crate) struct Logs {
     contract: Arc<Contract>,
     lookup: Lookup,
     wanted: Wanted,
+    readers: Arc<Semaphore>,
 }
 
 /// Kafka did not answer, or not all of it.
@@ -67,6 +73,7 @@ impl Logs {
             wanted: Wanted::new(&contract.streams, settings.own_topics()),
             contract: Arc::clone(contract),
             settings: settings.clone(),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
         })
     }
 
@@ -127,15 +134,12 @@ impl Logs {
             {
                 continue;
             }
-            let settings = self.settings.clone();
             let part = Position {
                 offset: from,
                 ..end.clone()
             };
-            let until = end.offset;
-            let read = tokio::task::spawn_blocking(move || Reread::all(&settings, &part, until)).await;
-            let records = read.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
-            for record in records {
+            let read = self.read(part, end.offset).await?;
+            for record in read.map_err(|_| Unavailable)? {
                 let position = Position {
                     offset: record.offset,
                     ..end.clone()
@@ -175,10 +179,7 @@ impl Logs {
         if !is_there {
             return Ok(None);
         }
-        let (settings, from) = (self.settings.clone(), position.clone());
-        let until = position.offset + 1;
-        let read = tokio::task::spawn_blocking(move || Reread::all(&settings, &from, until)).await;
-        let records = match read.map_err(|_| Unavailable)? {
+        let records = match self.read(position.clone(), position.offset + 1).await? {
             Ok(records) => records,
             Err(RereadError::Gone) => return Ok(None),
             Err(RereadError::Unavailable(_)) => return Err(Unavailable),
@@ -188,6 +189,25 @@ impl Logs {
         let raw =
             record.map(|record| super::live::to_decode(record, position.incarnation, schemas::ids::Slot(0)));
         Ok(raw.and_then(|raw| decoder.decode(raw).ok().flatten()))
+    }
+
+    /// Everything from a position until an offset, by one of a few readers.
+    async fn read(
+        &self,
+        from: Position,
+        until: i64,
+    ) -> Result<Result<Vec<RawRecord>, RereadError>, Unavailable> {
+        let free = Arc::clone(&self.readers).acquire_owned();
+        let place = tokio::time::timeout(TIMEOUT, free).await;
+        let place = place.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
+        let settings = self.settings.clone();
+        // The reader keeps its place to its end, also when nobody waits for it any more.
+        let read = move || {
+            let read = Reread::all(&settings, &from, until);
+            drop(place);
+            read
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| Unavailable)
     }
 
     /// The topics of these streams that exist, in order.
@@ -323,5 +343,31 @@ impl Logs {
             }
         }
         Ok(topics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::contract::clinical;
+
+    use super::super::embedded::Broker;
+    use super::super::testing::settings;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_while_all_readers_are_busy_is_told_to_come_again() {
+        let broker = Broker::start(["fhir.observation"], 1).expect("a broker");
+        let logs = Logs::new(&settings(&broker), &Arc::new(clinical())).expect("a client");
+        let busy = logs.readers.acquire_many(4).await.expect("it is open");
+        let from = Position {
+            topic: Arc::from("fhir.observation"),
+            incarnation: Incarnation(1),
+            partition: 0,
+            offset: 0,
+        };
+        assert_eq!(logs.read(from.clone(), 0).await.err(), Some(Unavailable));
+        drop(busy);
+        let read = logs.read(from, 0).await.expect("there is a place");
+        assert_eq!(read.expect("there is nothing to read").len(), 0);
     }
 }
