@@ -3,6 +3,7 @@
 //! One binary, so that all promises share one Kafka. Volumes and seeds: see `tidewire_tests::volume`.
 
 mod configuration;
+mod connections;
 mod control;
 mod cursors;
 mod delivery;

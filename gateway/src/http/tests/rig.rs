@@ -41,6 +41,10 @@ use crate::http::{
     Gateway, HttpLimits, IngestStatus, Metrics, Operations, Origins, Page, operations_router, public_router,
 };
 
+/// What asks for a page.
+pub(super) const BATCH: (&str, &str) = ("accept", "application/cloudevents-batch+json");
+/// What a body is sent as.
+pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 /// The page that may call.
 pub(super) const ORIGIN: &str = "https://app.example";
 /// A token of the operations listener.
