@@ -283,7 +283,15 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
         ..config.limits.hub.clone()
     };
     let hub = Hub::start(hub_config, Arc::clone(&contract), services, ours).map_err(StartError::Engine)?;
-    let source = Source::start(&settings, &contract, |stream| hub.input(stream), ours).map_err(kafka)?;
+    let source = Source::start(
+        &settings,
+        &contract,
+        |stream| hub.input(stream),
+        hub.needs(),
+        ours,
+    )
+    .map_err(kafka)?;
+    let dead_letters = source.dead_letters();
     let source: SharedSource = Arc::new(Mutex::new(Some(source)));
 
     let running = store
@@ -294,6 +302,7 @@ pub fn build(setup: Setup) -> Result<App, StartError> {
                 kafka: &settings,
                 contract: &contract,
                 store: Arc::new(store),
+                dead_letters,
                 control: control.clone(),
                 sealer: sealer.clone(),
                 clock,
@@ -568,6 +577,7 @@ fn kafka_settings(config: &Config, broker: Option<&Broker>) -> KafkaSettings {
         control_staleness_max: config.kafka.control_staleness_max,
         metadata_interval: config.kafka.metadata_interval,
         stale_after: config.kafka.stale_after,
+        idle_after: (!config.kafka.reads_always).then_some(config.kafka.idle_after),
         replay: config.replay.clone(),
         id_secret: config.keys.event_id.clone(),
         embedded: broker.is_some(),

@@ -47,7 +47,7 @@ use crate::config;
 use crate::kafka::group::resolver::Resolver;
 use crate::kafka::group::{Group, Parts, Receipts};
 use crate::kafka::letters::{Letters, create_topics};
-use crate::kafka::{KafkaSettings, Logs, group_consumer};
+use crate::kafka::{DeadLetters, KafkaSettings, Logs, group_consumer};
 use announcer::{Announcer, Notice};
 use chores::{Chores, Teller};
 use clients::{Clients, Reaches};
@@ -72,6 +72,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) kafka: &'a KafkaSettings,
     pub(crate) contract: &'a Arc<Contract>,
     pub(crate) store: Arc<Store>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) control: Control,
     pub(crate) sealer: Sealer,
     pub(crate) clock: Clock,
@@ -119,6 +120,7 @@ impl Webhooks {
             kafka,
             contract,
             store,
+            dead_letters,
             control,
             sealer,
             clock,
@@ -209,6 +211,7 @@ impl Webhooks {
             consumer: Arc::clone(&consumer),
             planner: Planner::new(
                 Arc::clone(&registry),
+                dead_letters,
                 Arc::clone(&logs),
                 Arc::clone(&decoders),
                 Arc::clone(&ids),

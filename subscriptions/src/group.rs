@@ -13,6 +13,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::connection::Connection;
+use crate::needs::Need;
 use crate::outlet::Rendered;
 use crate::protocol::{Frame, Framing};
 use crate::view::View;
@@ -44,6 +45,8 @@ pub(crate) struct Share {
 /// Readers of one stream who share what they get.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// While it is there its stream is read.
+    _need: Need,
     pub(crate) share: Share,
     pub(crate) members: Vec<Member>,
     /// The masks that came up, by the bits of the clauses that matched.
@@ -142,8 +145,9 @@ impl Render {
 }
 
 impl Group {
-    pub(crate) fn new(share: Share) -> Self {
+    pub(crate) fn new(share: Share, need: Need) -> Self {
         Self {
+            _need: need,
             share,
             members: Vec::new(),
             masks: SmallVec::new(),

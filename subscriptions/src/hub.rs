@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::graphql;
 use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 pub use crate::outlet::Body;
 use crate::protocol::Framing;
 use crate::scans::Scans;
@@ -366,6 +367,7 @@ struct Inner {
     pasts: Vec<Arc<Past>>,
     workers: Vec<mpsc::Sender<Wake>>,
     next_worker: AtomicUsize,
+    needs: Arc<Needs>,
     /// Ended with the hub.
     _sequencers: JoinSet<()>,
 }
@@ -408,6 +410,7 @@ impl Hub {
         };
         let pasts: Vec<Arc<Past>> = contract.streams.iter().map(past).collect();
         let scans = Arc::new(Scans::new(config.scan_bytes_max, config.tenant_scan_bytes_max));
+        let needs = Arc::new(Needs::new(contract.streams.len()));
         let mut workers = Vec::new();
         for number in 0..config.workers.max(1) {
             let (sender, inbox) = mpsc::channel(WAKES_MAX);
@@ -419,6 +422,7 @@ impl Hub {
                 pasts: pasts.clone(),
                 metrics: Arc::clone(&metrics),
                 scans: Arc::clone(&scans),
+                needs: Arc::clone(&needs),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -446,6 +450,7 @@ impl Hub {
             pasts,
             workers,
             next_worker,
+            needs,
             _sequencers: sequencers,
         };
         Ok(Self {
@@ -457,6 +462,12 @@ impl Hub {
     #[must_use]
     pub fn input(&self, stream: &StreamName) -> Option<InputSender> {
         self.place(stream).map(|place| self.inner.inputs[place].clone())
+    }
+
+    /// Which streams somebody reads.
+    #[must_use]
+    pub fn needs(&self) -> &Arc<Needs> {
+        &self.inner.needs
     }
 
     /// The contract that is served.
@@ -541,14 +552,14 @@ impl Hub {
 
     /// Whether every partition of the stream that exists has been announced.
     #[must_use]
-    pub fn is_complete(&self, stream: &StreamName) -> bool {
+    pub fn is_known(&self, stream: &StreamName) -> bool {
         self.place(stream).is_some_and(|place| {
             self.inner.pasts[place]
                 .standing
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .layout
-                .complete
+                .known
         })
     }
 

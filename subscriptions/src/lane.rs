@@ -22,6 +22,7 @@ use crate::group::Share;
 use crate::history::{Bounds, Page, Ring};
 use crate::hub::Failure;
 use crate::layout::{Carried, ISSUED_AT_SLACK_MS, Layout, Vector};
+use crate::needs::Need;
 use crate::protocol::{Frame, Kind};
 use crate::scans::{Bound, Scans};
 use crate::view::{View, Viewed};
@@ -94,6 +95,8 @@ pub(crate) struct Surroundings<'a> {
 /// One reader with a position of its own.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    /// While it is there its stream is read.
+    _need: Need,
     /// Tells this lane from a later one at the same place.
     pub(crate) serial: u64,
     pub(crate) owner: Owner,
@@ -149,8 +152,15 @@ impl Drop for Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(owner: Owner, share: Share, vector: Vector, carried_until: Instant) -> Self {
+    pub(crate) fn new(
+        owner: Owner,
+        share: Share,
+        vector: Vector,
+        carried_until: Instant,
+        need: Need,
+    ) -> Self {
         Self {
+            _need: need,
             serial: 0,
             owner,
             share,

@@ -34,8 +34,10 @@ pub struct Layout {
     entries: Vec<Option<Entry>>,
     /// Ordered by digest.
     topics: Vec<Topic>,
-    /// Whether every partition that exists has been announced.
-    pub complete: bool,
+    /// Whether every partition that exists has been announced at least once.
+    pub known: bool,
+    /// Whether all of it is read, so that subscriptions may begin: those of this generation of needs.
+    pub read: Option<u64>,
 }
 
 /// A position per slot. Slots without an entry have none.

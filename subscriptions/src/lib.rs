@@ -10,6 +10,7 @@ pub mod hub;
 mod lane;
 pub mod layout;
 mod metrics;
+pub mod needs;
 mod outlet;
 pub mod protocol;
 mod scans;

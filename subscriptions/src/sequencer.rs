@@ -33,8 +33,21 @@ pub enum Input {
         /// Where live consumption begins.
         start: i64,
     },
-    /// Every partition that exists has been announced at least once: subscriptions may begin.
-    Complete,
+    /// It is not known any more where a partition is: nobody reads it, or its end could not be found. What comes then comes
+    /// after this time.
+    Unresolved {
+        /// Which partition.
+        slot: Slot,
+        /// When, in milliseconds since the Unix epoch.
+        since_ms: i64,
+    },
+    /// Every partition that exists has been announced and is read: subscriptions of this generation may begin.
+    Complete {
+        /// As [`Needs::generation`](crate::needs::Needs::generation) gives it.
+        generation: u64,
+    },
+    /// Every partition that exists has been announced, and nothing is read until somebody needs it.
+    Resting,
     /// Events of one partition in offset order, and the position after them (it passes rejected records, holes and
     /// transaction markers). `events` may be empty.
     Records {
@@ -75,8 +88,10 @@ pub(crate) enum Item {
     },
     /// An unresolved start is known.
     Resolved { slot: Slot, start: i64 },
-    /// The layout is complete: subscriptions may begin.
-    Complete { layout: Arc<Layout> },
+    /// It is not known where a partition is.
+    Unresolved { slot: Slot, since_ms: i64 },
+    /// Whether subscriptions may begin has changed.
+    Readable { layout: Arc<Layout> },
     /// The next events of a partition, and the position after them.
     Records {
         slot: Slot,
@@ -184,12 +199,14 @@ impl Sequencer {
                 self.ring().begin(slot, start);
                 Some(Item::Resolved { slot, start })
             }
-            Input::Complete => {
-                Arc::make_mut(&mut self.layout).complete = true;
-                Some(Item::Complete {
-                    layout: Arc::clone(&self.layout),
-                })
+            Input::Unresolved { slot, since_ms } => {
+                self.layout.entry(slot)?;
+                self.vector.set(slot, Position::Since(since_ms));
+                self.ring().end(slot);
+                Some(Item::Unresolved { slot, since_ms })
             }
+            Input::Complete { generation } => Some(self.readable(Some(generation))),
+            Input::Resting => Some(self.readable(None)),
             Input::Records { slot, events, next } => self.records(slot, events, next),
             Input::Lost { slot, next } => {
                 self.layout.entry(slot)?;
@@ -217,6 +234,15 @@ impl Sequencer {
                 })
             }
             Input::Fresh(fresh) => Some(Item::Fresh(fresh)),
+        }
+    }
+
+    fn readable(&mut self, read: Option<u64>) -> Item {
+        let layout = Arc::make_mut(&mut self.layout);
+        layout.known = true;
+        layout.read = read;
+        Item::Readable {
+            layout: Arc::clone(&self.layout),
         }
     }
 

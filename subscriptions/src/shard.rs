@@ -19,6 +19,7 @@ use crate::hub::Services;
 use crate::lane::{Lane, Surroundings, gap_partitions};
 use crate::layout::{Carried, Layout, Vector};
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 use crate::protocol::{Frame, Kind};
 use crate::sequencer::{Batch, Item, Past};
 use crate::view::Viewed;
@@ -29,6 +30,8 @@ const INDEXED_VALUES_MAX: usize = 16;
 /// One stream on one worker.
 pub(crate) struct Shard {
     pub(crate) stream: Arc<Stream>,
+    /// Its place in the contract.
+    place: usize,
     pub(crate) layout: Arc<Layout>,
     pub(crate) vector: Vector,
     /// Counts the changes of `vector`.
@@ -47,6 +50,7 @@ pub(crate) struct Shard {
     touched: Vec<usize>,
     /// The shared cursor of a tenant at a version.
     quiet: AHashMap<TenantId, (u64, Arc<str>)>,
+    needs: Arc<Needs>,
     services: Arc<Services>,
     metrics: Arc<Metrics>,
 }
@@ -64,18 +68,22 @@ pub(crate) struct Told {
     /// Kafka was lost or came back.
     pub(crate) fresh: Option<bool>,
     /// Subscriptions may begin now.
-    pub(crate) complete: bool,
+    pub(crate) readable: bool,
 }
 
 impl Shard {
     pub(crate) fn new(
+        place: usize,
         stream: Arc<Stream>,
         past: Arc<Past>,
+        needs: Arc<Needs>,
         services: Arc<Services>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             stream,
+            place,
+            needs,
             layout: Arc::default(),
             vector: Vector::default(),
             version: 0,
@@ -109,9 +117,13 @@ impl Shard {
                     self.vector.set(*slot, Position::At(*start));
                     self.version += 1;
                 }
-                Item::Complete { layout } => {
+                Item::Unresolved { slot, since_ms } => {
+                    self.vector.set(*slot, Position::Since(*since_ms));
+                    self.version += 1;
+                }
+                Item::Readable { layout } => {
                     self.layout = Arc::clone(layout);
-                    told.complete = true;
+                    told.readable |= layout.read.is_some();
                 }
                 Item::Records { slot, events, next } => {
                     for event in events {
@@ -346,7 +358,8 @@ impl Shard {
         if let Some(group) = self.by_share.get(share) {
             return *group;
         }
-        let place = self.groups.insert(Group::new(share.clone()));
+        let need = self.needs.need(self.place);
+        let place = self.groups.insert(Group::new(share.clone(), need));
         self.by_share.insert(share.clone(), place);
         let selection = &share.selection;
         *self.selections.entry(Arc::clone(selection)).or_default() += 1;

@@ -35,6 +35,10 @@ pub struct Kafka {
     pub metadata_interval: Duration,
     /// Kafka gone for so long is told to sessions as `stale`.
     pub stale_after: Duration,
+    /// A stream's topics are read so long after the last reader.
+    pub idle_after: Duration,
+    /// Every topic is read all the time.
+    pub reads_always: bool,
 }
 
 /// Which Kafka.
@@ -56,6 +60,8 @@ pub const CONTROL_STALENESS_MAX: Duration = Duration::from_secs(60);
 pub const METADATA_INTERVAL: Duration = Duration::from_secs(5);
 /// `stale_after_ms` where the file has none.
 pub const STALE_AFTER: Duration = Duration::from_secs(10);
+/// `idle_after_ms` where the file has none.
+pub const IDLE_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) fn read(root: &Section) -> Option<Kafka> {
     let section = root.required_below("kafka")?;
@@ -71,6 +77,8 @@ pub(super) fn read(root: &Section) -> Option<Kafka> {
     );
     let metadata_interval = section.millis("metadata_interval_ms", METADATA_INTERVAL, 100..=3_600_000);
     let stale_after = section.millis("stale_after_ms", STALE_AFTER, 100..=3_600_000);
+    let idle_after = section.millis("idle_after_ms", IDLE_AFTER, 1_000..=86_400_000);
+    let reads_always = section.flag("read_always");
     let (properties, is_secured) = section
         .below("properties")
         .map(|below| read_properties(&below))
@@ -85,6 +93,8 @@ pub(super) fn read(root: &Section) -> Option<Kafka> {
         control_staleness_max,
         metadata_interval,
         stale_after,
+        idle_after,
+        reads_always,
         ..defaults
     })
 }
@@ -167,6 +177,8 @@ impl Kafka {
             control_staleness_max: CONTROL_STALENESS_MAX,
             metadata_interval: METADATA_INTERVAL,
             stale_after: STALE_AFTER,
+            idle_after: IDLE_AFTER,
+            reads_always: false,
         }
     }
 

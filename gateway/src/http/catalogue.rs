@@ -32,7 +32,7 @@ struct Entry {
     attributes: Vec<Filterable>,
     formats: [&'static str; 4],
     urls: Urls,
-    /// Whether every partition that exists is being read on this node.
+    /// Whether this node knows every partition that exists: readers are let in.
     complete: bool,
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn get(State(gateway): State<Arc<Gateway>>, request: Request) -
                 .as_ref()
                 .is_none_or(|only| *only == known.stream.name)
         })
-        .map(|known| entry(&known, gateway.hub.is_complete(&known.stream.name)));
+        .map(|known| entry(&known, gateway.hub.is_known(&known.stream.name)));
     let catalogue = Catalogue {
         streams: entries.collect(),
     };

@@ -89,6 +89,7 @@ struct Readiness {
 #[derive(Serialize)]
 struct StreamReadiness {
     stream: String,
+    /// Whether every partition that exists is known. It is read when somebody needs it.
     complete: bool,
     /// Why it cannot be read, where that is not because it is not complete yet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +158,7 @@ impl Operations {
         let streams: Vec<_> = streams
             .map(|stream| StreamReadiness {
                 stream: stream.name.to_string(),
-                complete: self.hub.is_complete(&stream.name),
+                complete: self.hub.is_known(&stream.name),
                 reason: too_many(
                     partitions.get(stream.name.as_str()).copied().unwrap_or(0),
                     self.partitions_max,

@@ -1,7 +1,7 @@
 //! Records that are no event of their stream, kept for whoever mends them: the original value, and headers that say why.
 //!
-//! Invariant: nothing here holds the live path back. Only the live path writes here; replays and other nodes would only
-//! repeat it (the key makes a compacted topic keep one).
+//! Invariant: nothing here holds back who reads. Written by whoever reads a record when it is new: the live path while
+//! somebody needs its stream, and the group of webhooks. The key makes a compacted topic keep one; replays would only repeat it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -20,7 +20,7 @@ use schemas::ids::StreamName;
 
 use super::client::Context;
 use super::compacted;
-use super::metrics::SourceMetrics;
+use super::metrics::{ByReason, SourceMetrics};
 use super::raw::RawRecord;
 use super::settings::KafkaSettings;
 
@@ -42,7 +42,7 @@ pub(super) struct Letter {
 
 /// Writes dead letters on a thread of its own. Dropping it gives what waits a moment to be written.
 #[derive(Debug)]
-pub(super) struct DeadLetters {
+pub(crate) struct DeadLetters {
     letters: Option<SyncSender<Letter>>,
     metrics: SourceMetrics,
     thread: Option<JoinHandle<()>>,
@@ -67,8 +67,19 @@ impl DeadLetters {
         })
     }
 
-    /// Takes a letter, or counts and drops it if too many wait.
-    pub(super) fn offer(&self, stream: &StreamName, record: RawRecord, rejected: Rejected) {
+    /// For tests: counted nowhere.
+    #[cfg(test)]
+    pub(crate) fn uncounted(settings: &KafkaSettings) -> Arc<Self> {
+        Arc::new(Self::start(settings, SourceMetrics::default()).expect("a thread"))
+    }
+
+    /// Counts a rejected record, and takes it to be written; drops it, and counts that, if too many wait.
+    pub(crate) fn offer(&self, stream: &StreamName, record: RawRecord, rejected: Rejected) {
+        let label = ByReason {
+            stream: stream.to_string(),
+            reason: rejected.reason,
+        };
+        self.metrics.rejected.get_or_create(&label).inc();
         let letter = Letter {
             stream: stream.clone(),
             record,

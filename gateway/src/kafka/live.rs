@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::alive::{Alive, Freshness};
 use super::client::Context;
 use super::dead_letter::DeadLetters;
-use super::metrics::{ByReason, ByStream, SourceMetrics};
+use super::metrics::{ByStream, SourceMetrics};
 use super::orders::{Command, Place, Route, Standing, Trouble};
 use super::outbox::Outbox;
 use super::raw::{Polled, Queue, RawRecord, Waker};
@@ -58,7 +58,7 @@ pub(super) struct Live {
     questions: Arc<Questions>,
     ticket: u64,
     polled_at: Instant,
-    dead_letters: DeadLetters,
+    dead_letters: Arc<DeadLetters>,
     alive: Arc<Alive>,
     freshness: Freshness,
     metrics: SourceMetrics,
@@ -71,7 +71,7 @@ pub(super) struct Parts {
     pub(super) commands: Receiver<Command>,
     pub(super) troubles: SyncSender<Trouble>,
     pub(super) questions: Arc<Questions>,
-    pub(super) dead_letters: DeadLetters,
+    pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) alive: Arc<Alive>,
     pub(super) stale_after: Duration,
     pub(super) metrics: SourceMetrics,
@@ -185,6 +185,14 @@ impl Live {
                 }
                 self.assign(&place, start);
             }
+            Command::Unresolved { place, since_ms } => self.unresolved(&place, since_ms),
+            Command::Rest { place, since_ms } => {
+                if let Some(reading) = self.reading(&place) {
+                    reading.rest();
+                    self.unassign(&place);
+                    self.unresolved(&place, since_ms);
+                }
+            }
             Command::Lost { place, next } => {
                 // What is in no doubt was read before the loss.
                 self.hand_over();
@@ -220,7 +228,23 @@ impl Live {
             } => self.remove(&topic, incarnation, partition),
             Command::Witnessed(answers) => self.witnessed(&answers),
             Command::Stop => {}
-            Command::Complete { stream } => self.tell(stream, Input::Complete),
+            Command::Complete { stream, generation } => self.tell(stream, Input::Complete { generation }),
+            Command::Resting { stream } => self.tell(stream, Input::Resting),
+        }
+    }
+
+    fn unresolved(&mut self, place: &Place, since_ms: i64) {
+        let Some(reading) = self.reading(place) else {
+            return;
+        };
+        for route in reading.routes.clone() {
+            self.tell(
+                route.stream,
+                Input::Unresolved {
+                    slot: route.slot,
+                    since_ms,
+                },
+            );
         }
     }
 
@@ -353,11 +377,6 @@ impl Live {
                 Ok(Some(event)) => pending.push(event),
                 Ok(None) => {}
                 Err(rejected) => {
-                    let label = ByReason {
-                        stream: stream.label.stream.clone(),
-                        reason: rejected.reason,
-                    };
-                    self.metrics.rejected.get_or_create(&label).inc();
                     self.dead_letters
                         .offer(&stream.decoder.stream().name, record.clone(), rejected);
                 }

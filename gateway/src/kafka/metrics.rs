@@ -34,6 +34,7 @@ pub(super) struct SourceMetrics {
     pub(super) held_back: Family<ByStream, Counter>,
     pub(super) lag: Family<ByPartition, Gauge>,
     pub(super) topics_missing: Gauge,
+    pub(super) streams_read: Gauge,
     pub(super) reachable: Gauge,
     pub(super) dead_letters: Counter,
     pub(super) dead_letters_failed: Counter,
@@ -52,7 +53,7 @@ impl SourceMetrics {
         );
         registry.register(
             "source_rejected",
-            "Records that are no event of their stream",
+            "Records that are no event of their stream, for each reader of new records: live, and webhooks",
             metrics.rejected.clone(),
         );
         registry.register(
@@ -74,6 +75,11 @@ impl SourceMetrics {
             "source_topics_missing",
             "Wanted topics that do not exist",
             metrics.topics_missing.clone(),
+        );
+        registry.register(
+            "source_streams_read",
+            "Streams whose topics are read live, because somebody reads them or did so a moment ago",
+            metrics.streams_read.clone(),
         );
         registry.register(
             "source_reachable",

@@ -37,6 +37,10 @@ pub(super) enum Command {
     },
     /// Where an unresolved partition begins is known.
     Resolved { place: Place, start: i64 },
+    /// Where a partition is is not known: what comes then comes after this time.
+    Unresolved { place: Place, since_ms: i64 },
+    /// Nobody needs a partition: read no more of it until it is resolved again.
+    Rest { place: Place, since_ms: i64 },
     /// What came next is gone; go on there.
     Lost { place: Place, next: i64 },
     /// The same log again at an offset that it should still have.
@@ -47,8 +51,10 @@ pub(super) enum Command {
         incarnation: Incarnation,
         partition: Option<i32>,
     },
-    /// All partitions of a stream have been announced.
-    Complete { stream: usize },
+    /// All partitions of a stream have been announced and are read, for this generation of its readers.
+    Complete { stream: usize, generation: u64 },
+    /// All partitions of a stream have been announced, and nobody needs it.
+    Resting { stream: usize },
     /// What topics are, asked after the records of these tickets had come.
     Witnessed(Vec<Answer>),
     /// It is over.

@@ -96,8 +96,8 @@ mod tests {
         let (sender, inputs) = tokio::sync::mpsc::channel(1);
         drop(inputs);
         let mut outbox = Outbox::new(sender);
-        outbox.push(Input::Complete);
-        outbox.push(Input::Complete);
+        outbox.push(Input::Resting);
+        outbox.push(Input::Resting);
         assert!(outbox.is_empty());
     }
 }

@@ -88,6 +88,13 @@ impl Reading {
         self.standing.resolved.store(true, Ordering::Relaxed);
     }
 
+    /// Nobody needs it: what waits is dropped, and what still comes is not taken.
+    pub(super) fn rest(&mut self) {
+        self.next = None;
+        self.drop_gathered();
+        self.standing.resolved.store(false, Ordering::Relaxed);
+    }
+
     /// Whether it gathers too much while it waits for a witness, and should be paused.
     pub(super) fn is_over(&self) -> bool {
         !self.marks.is_empty() && self.gathered_bytes > HELD_BYTES_MAX

@@ -47,6 +47,8 @@ pub struct KafkaSettings {
     pub metadata_interval: Duration,
     /// Kafka has not answered for so long: streams are told that they are stale.
     pub stale_after: Duration,
+    /// A stream that nobody has read for so long is not read from Kafka either. `None`: everything is read all the time.
+    pub idle_after: Option<Duration>,
     /// How older events are read.
     pub replay: ReplaySettings,
     /// Keys the hash that is an event's default id.
@@ -104,6 +106,7 @@ impl KafkaSettings {
             control_staleness_max: Duration::from_secs(60),
             metadata_interval: Duration::from_secs(5),
             stale_after: Duration::from_secs(10),
+            idle_after: Some(Duration::from_secs(60)),
             replay: ReplaySettings::default(),
             id_secret,
             embedded: false,

@@ -1,6 +1,6 @@
 //! The live side of Kafka: starts the live thread and its steward, stops them, and says where they stand.
 //!
-//! Invariant: no consumer group. Every node reads every partition of its streams from the end on.
+//! Invariant: no consumer group. Every node reads every partition of the streams that somebody needs there, from the end on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,6 +15,7 @@ use schemas::contract::Contract;
 use schemas::decode::Decoder;
 use schemas::ids::StreamName;
 use serde::Serialize;
+use subscriptions::needs::Needs;
 use subscriptions::sequencer::InputSender;
 
 use super::alive::Alive;
@@ -78,11 +79,12 @@ pub struct PartitionStatus {
 pub struct Source {
     notes: SyncSender<Note>,
     table: Arc<Table>,
+    dead_letters: Arc<DeadLetters>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Source {
-    /// Starts reading all topics of the contract's streams into `inputs`, one for each stream.
+    /// Reads the topics of the contract's streams into `inputs`, one for each stream, while somebody needs them.
     ///
     /// # Errors
     ///
@@ -91,6 +93,7 @@ impl Source {
         settings: &KafkaSettings,
         contract: &Contract,
         inputs: impl Fn(&StreamName) -> Option<InputSender>,
+        needs: &Arc<Needs>,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
         let metrics = SourceMetrics::register(registry);
@@ -102,7 +105,7 @@ impl Source {
         let lookup = Lookup::start(settings)?;
         let consumer: Arc<BaseConsumer<Context>> =
             Arc::new(settings.live_consumer().create_with_context(Context)?);
-        let dead_letters = DeadLetters::start(settings, metrics.clone())?;
+        let dead_letters = Arc::new(DeadLetters::start(settings, metrics.clone())?);
         let (commands, commanded) = sync_channel(COMMANDS_MAX);
         let (troubles, troubled) = sync_channel(TROUBLES_MAX);
         let (notes, inbox) = sync_channel(COMMANDS_MAX);
@@ -122,7 +125,7 @@ impl Source {
             commands: commanded,
             troubles,
             questions: Arc::clone(&questions),
-            dead_letters,
+            dead_letters: Arc::clone(&dead_letters),
             alive,
             stale_after: settings.stale_after,
             metrics: metrics.clone(),
@@ -132,6 +135,8 @@ impl Source {
         let steward = Steward {
             lookup,
             wanted: Wanted::new(&contract.streams, settings.own_topics()),
+            needs: Arc::clone(needs),
+            idle_after: settings.idle_after,
             streams: contract.streams.len(),
             commands,
             waker: live.waker(),
@@ -142,6 +147,9 @@ impl Source {
             metrics,
             metadata_interval: settings.metadata_interval,
         };
+        let wakes = notes.clone();
+        // A full queue wakes the steward as well.
+        needs.on_need(move || drop(wakes.try_send(Note::Needed)));
         let threads = vec![
             std::thread::Builder::new()
                 .name("kafka-live".to_owned())
@@ -156,8 +164,15 @@ impl Source {
         Ok(Self {
             notes,
             table,
+            dead_letters,
             threads,
         })
+    }
+
+    /// Where records go that are no event of their stream. Let go of it before [`Self::stop`], which waits for the last ones.
+    #[must_use]
+    pub(crate) fn dead_letters(&self) -> Arc<DeadLetters> {
+        Arc::clone(&self.dead_letters)
     }
 
     /// Stops reading. Waits for the threads, for dead letters that are still to be written at most some seconds.
@@ -165,6 +180,7 @@ impl Source {
         let Self {
             notes,
             table,
+            dead_letters,
             threads,
         } = self;
         let stopped = tokio::task::spawn_blocking(move || {
@@ -176,6 +192,7 @@ impl Source {
             }
             // The consumer closes with its last handle.
             drop(table);
+            drop(dead_letters);
         });
         if stopped.await.is_err() {
             tracing::error!("the live path could not be stopped");

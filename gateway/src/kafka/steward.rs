@@ -1,9 +1,10 @@
 //! Keeps the live path's layout true: looks at the cluster, has new partitions found (`watch`), and what fell out of its log
-//! mended.
+//! mended; has read what somebody needs, and nothing else (`demand`).
 //!
 //! Invariant: nothing waits for one partition or one topic. A partition whose beginning cannot be found is announced as
 //! "since now" and resolved later; a topic that is missing is told and picked up when it appears.
 
+mod demand;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -15,9 +16,11 @@ use std::time::Duration;
 use rdkafka::consumer::BaseConsumer;
 use schemas::ids::Incarnation;
 use subscriptions::history::{Bounds, OlderError};
+use subscriptions::needs::{Need, Needs};
 use tokio::time::Instant;
 
-use self::watch::{State, Watch};
+use self::demand::Phase;
+use self::watch::Watch;
 use super::alive::Alive;
 use super::client::Context;
 use super::lookup::Lookup;
@@ -43,6 +46,8 @@ pub(super) enum Note {
         place: Place,
         start: Result<i64, OlderError>,
     },
+    /// Somebody needs a stream that rests.
+    Needed,
     /// Where a log is that a position fell out of.
     Ends {
         place: Place,
@@ -74,6 +79,9 @@ impl Table {
 pub(super) struct Steward {
     pub(super) lookup: Lookup,
     pub(super) wanted: Wanted,
+    pub(super) needs: Arc<Needs>,
+    /// A stream that nobody has needed for so long rests. `None`: everything is read all the time.
+    pub(super) idle_after: Option<Duration>,
     pub(super) streams: usize,
     pub(super) commands: SyncSender<Command>,
     pub(super) waker: Waker,
@@ -94,7 +102,7 @@ struct Work {
     /// Partitions that had no leader at the last look: there is nobody to ask about them.
     leaderless: HashSet<(Arc<str>, i32)>,
     next_slot: Vec<u32>,
-    complete: Vec<bool>,
+    phases: Vec<Phase>,
     looked: bool,
     look_failed: bool,
     look_at: Instant,
@@ -118,14 +126,19 @@ impl Steward {
             left: HashMap::new(),
             leaderless: HashSet::new(),
             next_slot: vec![0; self.streams],
-            complete: vec![false; self.streams],
+            phases: vec![Phase::default(); self.streams],
             looked: false,
             look_failed: false,
             look_at: now,
             retry_at: now,
         };
         self.table.alive.heard();
+        let _always: Vec<Need> = match self.idle_after {
+            Some(_) => Vec::new(),
+            None => (0..self.streams).map(|stream| self.needs.need(stream)).collect(),
+        };
         loop {
+            self.follow_needs(&mut work);
             let now = Instant::now();
             if now >= work.look_at {
                 self.look(&mut work);
@@ -277,22 +290,6 @@ impl Steward {
             incarnation,
             partition,
         });
-    }
-
-    fn complete(&self, work: &mut Work) {
-        if !work.looked {
-            return;
-        }
-        for (stream, complete) in work.complete.iter_mut().enumerate() {
-            let finding = |watch: &Watch| {
-                matches!(watch.state, State::Finding { .. })
-                    && watch.routes.iter().any(|route| route.stream == stream)
-            };
-            if !*complete && !work.watches.values().any(finding) {
-                *complete = true;
-                self.tell(Command::Complete { stream });
-            }
-        }
     }
 
     fn measure(&self) {

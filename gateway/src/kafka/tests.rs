@@ -1,18 +1,22 @@
 //! The promises of both sides, on the embedded broker.
 
+mod demand;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::contract::{Contract, Deletes, Format, Stream, TenantSource, TopicPattern};
 use schemas::cursor::Position;
 use schemas::ids::StreamName;
 use secrecy::SecretString;
 use subscriptions::history::Partition;
+use subscriptions::needs::Needs;
 use subscriptions::sequencer::Input;
 use tokio::sync::mpsc::Receiver;
 
@@ -52,6 +56,7 @@ pub(crate) fn settings(broker: &Broker) -> KafkaSettings {
     let mut settings = KafkaSettings::new(broker.bootstrap_servers(), SecretString::from("event ids"));
     settings.embedded = true;
     settings.metadata_interval = Duration::from_millis(100);
+    settings.idle_after = None;
     settings
 }
 
@@ -94,12 +99,30 @@ impl Writer {
     }
 }
 
+/// Waits for it on this thread.
+pub(crate) fn first_dead_letter(settings: &KafkaSettings) -> OwnedMessage {
+    let consumer: BaseConsumer = settings.replay_consumer().create().expect("a consumer");
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset(&settings.dead_letter_topic, 0, rdkafka::Offset::Offset(0))
+        .expect("an offset");
+    consumer.assign(&list).expect("assigned");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        assert!(tokio::time::Instant::now() < deadline, "never: a dead letter");
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            return message.detach();
+        }
+    }
+}
+
 struct Reader {
     inputs: Receiver<Input>,
     partitions: HashMap<u32, (Partition, Position)>,
     /// Partition number and offset of each event.
     events: Vec<(i32, i64)>,
     complete: bool,
+    generation: u64,
+    resting: bool,
     fresh: Option<bool>,
     removed: Vec<u32>,
     next: HashMap<u32, i64>,
@@ -129,7 +152,13 @@ impl Reader {
                     .expect("announced before it is resolved")
                     .1 = Position::At(start);
             }
-            Input::Complete => self.complete = true,
+            Input::Unresolved { slot, since_ms } => {
+                self.partitions.get_mut(&slot.0).expect("announced").1 = Position::Since(since_ms);
+            }
+            Input::Complete { generation } => {
+                (self.complete, self.resting, self.generation) = (true, false, generation);
+            }
+            Input::Resting => (self.complete, self.resting) = (false, true),
             Input::Records { slot, events, next } => {
                 let number = self
                     .partitions
@@ -152,6 +181,15 @@ impl Reader {
 }
 
 fn start(settings: &KafkaSettings, streams: Vec<Arc<Stream>>) -> (Source, Vec<Reader>) {
+    let needs = Arc::new(Needs::new(streams.len()));
+    start_for(settings, streams, &needs)
+}
+
+fn start_for(
+    settings: &KafkaSettings,
+    streams: Vec<Arc<Stream>>,
+    needs: &Arc<Needs>,
+) -> (Source, Vec<Reader>) {
     let mut readers = Vec::new();
     let mut inputs = HashMap::new();
     for stream in &streams {
@@ -162,6 +200,8 @@ fn start(settings: &KafkaSettings, streams: Vec<Arc<Stream>>) -> (Source, Vec<Re
             partitions: HashMap::new(),
             events: Vec::new(),
             complete: false,
+            generation: 0,
+            resting: false,
             fresh: None,
             removed: Vec::new(),
             next: HashMap::new(),
@@ -171,6 +211,7 @@ fn start(settings: &KafkaSettings, streams: Vec<Arc<Stream>>) -> (Source, Vec<Re
         settings,
         &contract(streams),
         |name| inputs.get(name).cloned(),
+        needs,
         &mut Registry::default(),
     )
     .expect("the source starts");
@@ -390,7 +431,6 @@ async fn a_kafka_that_is_gone_is_told_and_nothing_is_lost_when_it_is_back() {
 #[tokio::test]
 async fn a_record_without_a_tenant_becomes_a_dead_letter_and_the_stream_goes_on() {
     use rdkafka::Message;
-    use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::message::Headers;
 
     let broker = Broker::start(["a", "tidewire.dead-letters"], 1).expect("a broker");
@@ -407,18 +447,7 @@ async fn a_record_without_a_tenant_becomes_a_dead_letter_and_the_stream_goes_on(
         .until("the good events", |reader| reader.events == [(0, 0), (0, 2)])
         .await;
 
-    let consumer: BaseConsumer = settings.replay_consumer().create().expect("a consumer");
-    let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset("tidewire.dead-letters", 0, rdkafka::Offset::Offset(0))
-        .expect("an offset");
-    consumer.assign(&list).expect("assigned");
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let letter = loop {
-        assert!(tokio::time::Instant::now() < deadline, "never: a dead letter");
-        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-            break message.detach();
-        }
-    };
+    let letter = first_dead_letter(&settings);
     assert_eq!(letter.key(), Some(b"a:0:1".as_slice()));
     assert_eq!(letter.payload(), Some(b"{\"n\":2}".as_slice()));
     let headers: HashMap<&str, &[u8]> = letter

@@ -19,7 +19,7 @@ use webhooks::render::Prepared;
 use webhooks::scheduler::Job;
 
 use super::registry::{Registry, Snapshot};
-use crate::kafka::{Logs, RawRecord, to_decode};
+use crate::kafka::{DeadLetters, Logs, RawRecord, to_decode};
 
 /// Hashes a record's key, so that what must keep its order can be told apart and the key is not kept in the clear.
 #[derive(Clone)]
@@ -49,6 +49,7 @@ impl OrderKeys {
 /// Plans records.
 pub(crate) struct Planner {
     registry: Arc<Registry>,
+    dead_letters: Arc<DeadLetters>,
     logs: Arc<Logs>,
     decoders: Arc<HashMap<StreamName, Decoder>>,
     ids: Arc<DeliveryIds>,
@@ -60,6 +61,7 @@ pub(crate) struct Planner {
 impl Planner {
     pub(crate) fn new(
         registry: Arc<Registry>,
+        dead_letters: Arc<DeadLetters>,
         logs: Arc<Logs>,
         decoders: Arc<HashMap<StreamName, Decoder>>,
         ids: Arc<DeliveryIds>,
@@ -69,6 +71,7 @@ impl Planner {
         Self {
             snapshot: registry.snapshot(),
             registry,
+            dead_letters,
             logs,
             decoders,
             ids,
@@ -94,7 +97,7 @@ impl Planner {
         self.snapshot.interested(partition, incarnation)
     }
 
-    /// What a record owes. A record that is no event of a stream owes nothing of it: the live path has told of it.
+    /// What a record owes. A record that is no event of a stream owes nothing of it, and becomes a dead letter.
     pub(crate) fn owed(&self, record: &RawRecord, incarnation: Incarnation) -> Vec<Job> {
         let mut owed = Vec::new();
         for stream in self.logs.streams_of(&record.topic) {
@@ -105,8 +108,13 @@ impl Planner {
                 continue;
             };
             let raw = to_decode(record, incarnation, Slot(0));
-            let Ok(Some(event)) = decoder.decode(raw.clone()) else {
-                continue;
+            let event = match decoder.decode(raw.clone()) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(rejected) => {
+                    self.dead_letters.offer(&stream.name, record.clone(), rejected);
+                    continue;
+                }
             };
             let position = Position {
                 topic: Arc::clone(&raw.topic),

@@ -9,6 +9,7 @@ use auth::token::Principal;
 use axum::Router;
 use axum::extract::{Request, State};
 use http::StatusCode;
+use rdkafka::Message as _;
 use schemas::contract::clinical_with;
 use schemas::ids::{StreamName, TenantId};
 use serde_json::json;
@@ -18,7 +19,7 @@ use webhooks::matching::Start;
 
 use super::*;
 use crate::kafka::embedded::Broker;
-use crate::kafka::testing::{Writer, settings};
+use crate::kafka::testing::{Writer, first_dead_letter, settings};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOPIC: &str = "fhir.observation";
@@ -118,6 +119,7 @@ struct House {
 impl House {
     fn new() -> Self {
         let broker = Broker::start([TOPIC, "tidewire.webhook-events"], 2).expect("a broker");
+        broker.create_topic("tidewire.dead-letters", 1).expect("a topic");
         let secret = || SecretString::from("a secret of the tests that is long enough");
         Self {
             writer: Writer::new(&broker),
@@ -163,6 +165,7 @@ impl House {
             kafka: &settings(&self.broker),
             contract: &self.contract,
             store: self.store().await,
+            dead_letters: DeadLetters::uncounted(&settings(&self.broker)),
             control: Control::none(),
             sealer: Sealer::new(&self.keys.cursor).expect("keys"),
             clock: Clock::System,
@@ -242,6 +245,22 @@ async fn each_record_is_delivered_once_and_not_again_after_a_restart() {
         "{:?}",
         receiver.came()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_no_event_becomes_a_dead_letter_though_nobody_reads_the_stream() {
+    let mut house = House::new();
+    let receiver = Receiver::start(0).await;
+    house.endpoint(&receiver, json!({})).await;
+    let node = house.start().await;
+    house.write(1);
+    house.writer.write(TOPIC, 1, "no JSON");
+    house.writer.flush();
+    house.write(2);
+    receiver.until(3).await;
+    let letter = first_dead_letter(&settings(&house.broker));
+    assert_eq!(letter.key(), Some(format!("{TOPIC}:1:0").as_bytes()));
+    node.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

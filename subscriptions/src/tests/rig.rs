@@ -33,6 +33,7 @@ use crate::hub::{
     PullPage, Reading, Services, Sse, Transport, WebSocket,
 };
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 use crate::scans::Scans;
 use crate::sequencer::{Input, Past, Sequencer};
 use crate::worker::{Opened, Order, Setup, Wake, Worker};
@@ -324,6 +325,7 @@ pub(super) struct Node {
     pub(super) metrics: Arc<Metrics>,
     schema: Arc<graphql::Schema>,
     pub(super) control: Control,
+    pub(super) needs: Arc<Needs>,
 }
 
 impl Node {
@@ -345,7 +347,7 @@ impl Node {
             let end = self.log.end(1, *partition);
             self.announce(1, *partition, Position::At(end)).await;
         }
-        self.send(Input::Complete).await;
+        self.send(Input::Complete { generation: 0 }).await;
         self.settle().await;
     }
 
@@ -380,6 +382,7 @@ impl Node {
             standing: Mutex::default(),
         });
         let (worker, inbox) = mpsc::channel(64);
+        let needs = Arc::new(Needs::new(1));
         let setup = Setup {
             scans: Arc::new(Scans::new(config.scan_bytes_max, config.tenant_scan_bytes_max)),
             config: Arc::new(config),
@@ -387,6 +390,7 @@ impl Node {
             services: Arc::new(services),
             pasts: vec![Arc::clone(&past)],
             metrics: Arc::clone(&metrics),
+            needs: Arc::clone(&needs),
         };
         spawn_local(Worker::run(setup, inbox));
         let (input, inputs) = mpsc::channel(64);
@@ -407,6 +411,7 @@ impl Node {
             metrics: shown,
             schema,
             control,
+            needs,
         };
         node.settle().await;
         node
@@ -492,6 +497,16 @@ impl Node {
         self.send(Input::Resolved {
             slot: self.slots[&(life, partition)],
             start,
+        })
+        .await;
+    }
+
+    /// It is not known any more where a partition is.
+    pub(super) async fn unresolve(&self, life: u64, partition: i32) {
+        let slot = self.slots[&(life, partition)];
+        self.send(Input::Unresolved {
+            slot,
+            since_ms: NOW_MS,
         })
         .await;
     }

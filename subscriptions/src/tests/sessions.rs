@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::rig::{Log, Node, local, numbered};
 use crate::hub::{After, HubConfig};
+use crate::sequencer::Input;
 
 async fn node(config: HubConfig) -> Node {
     Node::start(
@@ -393,6 +394,47 @@ async fn a_reader_that_comes_before_the_partitions_are_known_waits_for_them() {
             (refused.code.name, refused.code.retry),
             ("stream_unavailable", true)
         );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_to_a_stream_that_was_put_to_rest_waits_until_it_is_read_and_misses_nothing_of_what_comes()
+{
+    local(async {
+        let mut node = node(HubConfig::default()).await;
+        assert!(!node.needs.rouse(0), "nobody needs it");
+        let principal = node.principal("north", "user/Observation.rs", None);
+        let mut first = node.connect(Some(Arc::clone(&principal)), 1 << 20).await;
+        first.subscribe(None).await;
+        first.until("subscribed").await;
+        assert!(node.needs.rouse(0), "a reader needs it");
+        assert!(!node.needs.rest(0, Duration::ZERO));
+        drop(first);
+        node.settle().await;
+        assert!(node.needs.rest(0, Duration::ZERO), "it is gone");
+        // What is known here is of before: nothing was read since.
+        node.log.append(1, 0, "north", numbered(1));
+        let mut second = node.connect(Some(Arc::clone(&principal)), 1 << 20).await;
+        second.until("authorized").await;
+        second.subscribe(None).await;
+        let forbidden = node.principal("north", "user/Patient.rs", None);
+        let mut third = node.connect(Some(forbidden), 1 << 20).await;
+        third.subscribe(None).await;
+        assert_eq!(third.until("error").await["code"], "stream_forbidden", "at once");
+        node.send(Input::Resting).await;
+        node.unresolve(1, 0).await;
+        node.settle().await;
+        assert!(second.is_quiet().await, "it waits");
+        assert!(node.needs.rouse(0));
+        let end = node.log.end(1, 0);
+        node.resolve(1, 0, end).await;
+        let generation = node.needs.generation(0);
+        assert_eq!(generation, 1);
+        node.send(Input::Complete { generation }).await;
+        second.until("subscribed").await;
+        node.publish(0, "north", numbered(2)).await;
+        assert_eq!(second.event().await.0, 2);
     })
     .await;
 }

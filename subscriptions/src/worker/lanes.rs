@@ -18,6 +18,7 @@ use crate::history::{Bounds, OlderError, Page, Partition};
 use crate::hub::{After, Failure};
 use crate::lane::{Ask, Lane, Owner};
 use crate::layout::Vector;
+use crate::needs::Need;
 use crate::protocol::{Frame, Kind};
 use crate::shard::Shard;
 
@@ -59,7 +60,8 @@ impl State {
         let queue_bytes_max = self.config.lane_bytes_max;
         let serial = self.serial();
         let shard = &mut self.shards[stream];
-        let mut lane = Lane::new(owner, share, Vector::default(), carried_until);
+        let need = self.needs.need(stream);
+        let mut lane = Lane::new(owner, share, Vector::default(), carried_until, need);
         lane.serial = serial;
         let tenant = lane.share.selection.tenant.clone();
         for slot in shard.layout.slots(&tenant) {
@@ -428,7 +430,8 @@ impl State {
         let carried_until = Instant::now() + self.config.layout_grace;
         let serial = self.serial();
         let shard = &mut self.shards[stream];
-        let mut lane = Lane::new(owner, share, Vector::default(), carried_until);
+        let need = self.needs.need(stream);
+        let mut lane = Lane::new(owner, share, Vector::default(), carried_until, need);
         lane.serial = serial;
         let mut gaps: Vec<Arc<str>> = Vec::new();
         match place {
@@ -511,10 +514,19 @@ impl State {
         self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| lane.cursor(around))
     }
 
-    /// Whether a stream's partitions are known. One that does not exist is refused at once.
+    /// Whether a stream is read. One that does not exist is refused at once.
     pub(crate) fn is_ready(&self, stream: &str) -> bool {
-        self.stream(stream)
-            .map_or(true, |stream| self.shards[stream].layout.complete)
+        self.stream(stream).map_or(true, |stream| self.is_read(stream))
+    }
+
+    /// Whether a stream is read for those who need it now. Hold a need of it while it matters.
+    pub(crate) fn is_read(&self, stream: usize) -> bool {
+        self.shards[stream].layout.read == Some(self.needs.generation(stream))
+    }
+
+    /// Somebody needs this stream, if it exists.
+    pub(crate) fn need(&self, stream: &str) -> Option<Need> {
+        Some(self.needs.need(self.stream(stream).ok()?))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::hub::{
     WebSocket,
 };
 use crate::metrics::Metrics;
+use crate::needs::{Need, Needs};
 use crate::outlet::Body;
 use crate::scans::Scans;
 use crate::sequencer::{Batch, Past};
@@ -65,7 +66,7 @@ const WAKES_PER_ROUND_MAX: usize = 64;
 /// How much is read from a connection before the others have their turn.
 const READS_PER_TURN_MAX: usize = 4;
 
-/// How long a reader waits for a stream's partitions to be known before it is refused.
+/// How long a reader waits for a stream to be read before it is refused.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a worker needs to begin.
@@ -76,6 +77,7 @@ pub(crate) struct Setup {
     pub(crate) pasts: Vec<Arc<Past>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) scans: Arc<Scans>,
+    pub(crate) needs: Arc<Needs>,
 }
 
 /// One worker.
@@ -83,8 +85,8 @@ pub(crate) struct Worker {
     state: RefCell<State>,
     /// Lanes that have more to do than one turn allowed.
     agenda: Notify,
-    /// A stream's partitions are known.
-    completed: Notify,
+    /// A stream can be read.
+    readable: Notify,
     /// A timer was set before the one that is waited for.
     sooner: Notify,
 }
@@ -98,7 +100,7 @@ impl Worker {
                 let worker = Rc::new_cyclic(|this| Self {
                     state: RefCell::new(State::new(setup, this.clone())),
                     agenda: Notify::new(),
-                    completed: Notify::new(),
+                    readable: Notify::new(),
                     sooner: Notify::new(),
                 });
                 worker.serve(inbox).await;
@@ -190,7 +192,7 @@ impl Worker {
             }
         }
         if !batches.is_empty() && self.state.borrow_mut().apply(&batches) {
-            self.completed.notify_waiters();
+            self.readable.notify_waiters();
         }
     }
 
@@ -201,8 +203,9 @@ impl Worker {
 
     /// Opens an event stream when its stream is ready.
     async fn open_sse(self: Rc<Self>, sse: Sse, reply: oneshot::Sender<Result<Body, Failure>>) {
-        self.ready(sse.reading.stream.name.as_str()).await;
+        let needed = self.ready(sse.reading.stream.name.as_str()).await;
         let opened = self.state.borrow_mut().open_sse(sse);
+        drop(needed);
         let (place, serial, receiver) = match opened {
             Ok(opened) => opened,
             Err(failure) => {
@@ -215,18 +218,20 @@ impl Worker {
         self.drive_body(place, serial).await;
     }
 
-    /// Waits until a stream's partitions are known, for a while: a node that has just begun must not turn its readers away.
-    async fn ready(&self, stream: &str) {
+    /// Waits until a stream is read, for a while: a node that has just begun, or that nobody read it on, must not turn its
+    /// readers away. What is given keeps it so until the reader has begun.
+    async fn ready(&self, stream: &str) -> Option<Need> {
+        let need = self.state.borrow().need(stream);
         let patience = sleep(READY_PATIENCE);
         tokio::pin!(patience);
         loop {
-            let completed = self.completed.notified();
+            let readable = self.readable.notified();
             if self.state.borrow().is_ready(stream) {
-                return;
+                return need;
             }
             tokio::select! {
-                () = completed => {}
-                () = &mut patience => return,
+                () = readable => {}
+                () = &mut patience => return need,
             }
         }
     }

@@ -301,10 +301,12 @@ impl Worker {
         first: Option<GraphqlSubscribe>,
         reply: oneshot::Sender<Result<Opened, Failure>>,
     ) {
-        if let Some(first) = &first {
-            self.ready(first.bound.stream.as_str()).await;
-        }
+        let needed = match &first {
+            Some(first) => self.ready(first.bound.stream.as_str()).await,
+            None => None,
+        };
         let opened = self.state.borrow_mut().open_graphql(stream, first);
+        drop(needed);
         let session = opened.as_ref().ok().map(|(place, serial, _)| (*place, *serial));
         // A request that was dropped meanwhile drops the receiver, which ends the session.
         let _dropped = reply.send(opened);
@@ -321,6 +323,7 @@ impl Worker {
         order: Order,
         reply: oneshot::Sender<Result<bool, Failure>>,
     ) {
+        let mut _needed = None;
         if let Order::Subscribe(subscribe) = &order {
             let number = match self.state.borrow_mut().hold_order(place, serial, subscribe) {
                 Ok(number) => number,
@@ -329,7 +332,7 @@ impl Worker {
                     return;
                 }
             };
-            self.ready(subscribe.bound.stream.as_str()).await;
+            _needed = self.ready(subscribe.bound.stream.as_str()).await;
             let mut state = self.state.borrow_mut();
             let goes_on = state
                 .connection(place, serial)

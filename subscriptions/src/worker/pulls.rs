@@ -37,9 +37,10 @@ impl Worker {
         } = pull;
         let waiting = Rc::new(Notify::new());
         let mut changes = self.state.borrow().services.authenticator.control().changes();
-        self.ready(reading.stream.name.as_str()).await;
+        let needed = self.ready(reading.stream.name.as_str()).await;
         changes.mark_unchanged();
         let begun = self.state.borrow_mut().begin_pull(&mut reading, &waiting);
+        drop(needed);
         let (stream, mut lane) = match begun {
             Ok(begun) => begun,
             Err(failure) => {

@@ -17,6 +17,7 @@ use crate::connection::{Connection, Place};
 use crate::group::{Flushed, Render};
 use crate::hub::{HubConfig, Services, SessionInfo, SubscriptionInfo};
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::Batch;
@@ -33,6 +34,7 @@ pub(crate) struct State {
     pub(crate) services: Arc<Services>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) scans: Arc<Scans>,
+    pub(crate) needs: Arc<Needs>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) connections: Slab<Connection>,
     /// One entry per connection: when it next needs a look.
@@ -65,9 +67,14 @@ impl State {
             pasts,
             metrics,
             scans,
+            needs,
         } = setup;
-        let shard = |(stream, past)| Shard::new(stream, past, Arc::clone(&services), Arc::clone(&metrics));
-        let shards = contract.streams.iter().cloned().zip(pasts).map(shard).collect();
+        let shard = |(place, (stream, past))| {
+            let (needs, services) = (Arc::clone(&needs), Arc::clone(&services));
+            Shard::new(place, stream, past, needs, services, Arc::clone(&metrics))
+        };
+        let streams = contract.streams.iter().cloned().zip(pasts);
+        let shards = streams.enumerate().map(shard).collect();
         let milliseconds =
             |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let times = Times {
@@ -80,6 +87,7 @@ impl State {
             services,
             metrics,
             scans,
+            needs,
             shards,
             connections: Slab::new(),
             due: std::collections::BTreeSet::new(),
@@ -118,11 +126,11 @@ impl State {
 
     /// One round: apply, write, let the lanes go on. `true`: a stream became ready.
     pub(crate) fn apply(&mut self, batches: &[Arc<Batch>]) -> bool {
-        let mut completed = false;
+        let mut readable = false;
         let mut streams: Vec<usize> = Vec::new();
         for batch in batches {
             let told = self.shards[batch.stream].apply(batch);
-            completed |= told.complete;
+            readable |= told.readable;
             if !streams.contains(&batch.stream) {
                 streams.push(batch.stream);
             }
@@ -141,7 +149,7 @@ impl State {
             self.schedule_lanes(stream);
         }
         self.render.settle();
-        completed
+        readable
     }
 
     fn flush_groups(&mut self, stream: usize) -> Vec<usize> {

@@ -15,6 +15,7 @@ use crate::graphql::check_requires;
 use crate::group::Share;
 use crate::hub::{After, Failure};
 use crate::lane::Owner;
+use crate::needs::Need;
 use crate::protocol::said::Said;
 use crate::protocol::v1::Subscribe;
 use crate::session::may_delegate;
@@ -72,6 +73,13 @@ impl State {
             .ok_or_else(|| Failure::new(Code::STREAM_FORBIDDEN, ""))
     }
 
+    /// Whoever may have something of a stream needs it.
+    fn need_of(&self, stream: &str, principal: &Principal) -> Option<Need> {
+        let place = self.stream(stream).ok()?;
+        Grant::compile(&self.contract.streams[place], principal).ok()?;
+        self.need(stream)
+    }
+
     /// What this principal gets of a stream that is ready, by what is known of it now.
     pub(crate) fn select(
         &self,
@@ -88,7 +96,7 @@ impl State {
         let denied = |denied: Denied| Failure::new(denied.code, denied.detail);
         let grant = Grant::compile(contract, principal).map_err(denied)?;
         let selection = grant.select(contract, filter).map_err(denied)?;
-        if !self.shards[stream].layout.complete {
+        if !self.is_read(stream) {
             return Err(Failure::new(
                 Code::STREAM_UNAVAILABLE,
                 "kafka has not been reached yet",
@@ -187,14 +195,17 @@ impl State {
         self.subscribe_when_ready(place, wanted, principal);
     }
 
-    /// Waits for the stream's partitions to be known. So many may wait as a session may have subscriptions.
+    /// Waits for the stream to be read. So many may wait as a session may have subscriptions.
     pub(super) fn subscribe_when_ready(&mut self, place: usize, wanted: Wanted, principal: Arc<Principal>) {
         let (Some(worker), Some(connection)) = (self.this.upgrade(), self.connections.get(place)) else {
             return;
         };
-        if connection.waiting.len() >= self.config.subscriptions_per_session_max
-            || self.is_ready(&wanted.stream)
-        {
+        let has_room = connection.waiting.len() < self.config.subscriptions_per_session_max;
+        // A stream that is not granted is not read for whoever asks.
+        let need = has_room
+            .then(|| self.need_of(&wanted.stream, &principal))
+            .flatten();
+        if need.is_none() || self.is_ready(&wanted.stream) {
             self.subscribe(place, wanted, &principal);
             return;
         }
@@ -202,7 +213,7 @@ impl State {
         let number = self.serial();
         self.connections[place].wait(number, &wanted.id);
         let task = self.tasks.spawn_local(async move {
-            worker.ready(&wanted.stream).await;
+            let _needed = (need, worker.ready(&wanted.stream).await);
             let mut state = worker.state.borrow_mut();
             let Some(connection) = state.connection(place, serial) else {
                 return;

@@ -235,10 +235,6 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
     let (first, second) = plan.split_at(60);
     let mut cursors = Vec::new();
     world.producer.send_all(&plan::records(first, &topic)).await?;
-    wait::until("the node to have seen what was produced", || async {
-        (gateway.metric("hub_events_total", &[]).await.ok()? >= 60.0).then_some(())
-    })
-    .await?;
     for surface in Surface::ALL {
         let want = Want::new("observations", &world.user("north")).after("earliest");
         let mut reader = Reader::open(surface, gateway.address(), want).await?;

@@ -239,7 +239,10 @@ impl Rig {
                 start: Position::At(0),
             };
             input.send(partition).await.expect("sequencer");
-            input.send(Input::Complete).await.expect("sequencer");
+            input
+                .send(Input::Complete { generation: 0 })
+                .await
+                .expect("sequencer");
         }
         // The workers hear of it a moment after the hub says so.
         for stream in &self.hub.contract().streams {
@@ -253,7 +256,7 @@ impl Rig {
             tokio::time::timeout(Duration::from_secs(20), ready)
                 .await
                 .expect("the stream is ready");
-            assert!(self.hub.is_complete(&stream.name));
+            assert!(self.hub.is_known(&stream.name));
         }
     }
 

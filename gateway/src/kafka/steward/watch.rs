@@ -24,7 +24,9 @@ const STRIKES_MAX: u8 = 3;
 
 /// How far one partition is.
 pub(super) enum State {
-    /// Not announced yet.
+    /// Announced, and nobody needs it.
+    Resting,
+    /// Its place is looked for; readers wait for it.
     Finding { asked_at: Instant, asked_at_ms: i64 },
     /// Announced as "since".
     Unresolved { since_ms: i64, asking: bool },
@@ -39,6 +41,7 @@ pub(super) struct Watch {
     pub(super) routes: Vec<Route>,
     pub(super) standing: Arc<Standing>,
     pub(super) state: State,
+    pub(super) announced: bool,
 }
 
 impl Steward {
@@ -64,25 +67,30 @@ impl Steward {
         let left = work.left.remove(place);
         work.left
             .retain(|left, _| left.topic != place.topic || left.incarnation == place.incarnation);
-        work.watches.insert(
-            place.clone(),
-            Watch {
-                routes,
-                standing,
-                state: State::Finding {
-                    asked_at: Instant::now(),
-                    asked_at_ms: now_ms(),
-                },
-            },
-        );
+        let watch = Watch {
+            routes,
+            standing,
+            state: State::Resting,
+            announced: false,
+        };
+        let needed = work.is_needed(&watch);
+        work.watches.insert(place.clone(), watch);
         match (begin, left) {
+            _ if !needed => self.announce(work, place, Position::Since(now_ms())),
             (Begin::Zero, _) => self.announce(work, place, Position::At(0)),
             (Begin::Again, Some(offset)) => self.announce(work, place, Position::At(offset)),
             (Begin::End | Begin::Again, _) => self.find(work, place),
         }
     }
 
-    fn find(&self, work: &mut Work, place: &Place) {
+    /// Asks where a partition ends: there it begins to be read.
+    pub(super) fn find(&self, work: &mut Work, place: &Place) {
+        if let Some(watch) = work.watches.get_mut(place) {
+            watch.state = State::Finding {
+                asked_at: Instant::now(),
+                asked_at_ms: now_ms(),
+            };
+        }
         if work.has_no_leader(place) {
             self.announce(work, place, Position::Since(now_ms()));
             return;
@@ -127,6 +135,10 @@ impl Steward {
     }
 
     fn announce(&self, work: &mut Work, place: &Place, start: Position) {
+        let Some(watch) = work.watches.get(place) else {
+            return;
+        };
+        let needed = work.is_needed(watch);
         let Some(watch) = work.watches.get_mut(place) else {
             return;
         };
@@ -136,6 +148,7 @@ impl Steward {
                 watch.standing.resolved.store(true, Ordering::Relaxed);
                 State::Live
             }
+            Position::Since(_) if !needed => State::Resting,
             Position::Since(since_ms) => State::Unresolved {
                 since_ms,
                 asking: false,
@@ -143,13 +156,18 @@ impl Steward {
             // Nothing is announced so.
             Position::Start => return,
         };
-        let (routes, standing) = (watch.routes.clone(), Arc::clone(&watch.standing));
-        self.tell(Command::Add {
-            place: place.clone(),
-            routes,
-            start,
-            standing,
+        let (place, routes, standing) = (place.clone(), watch.routes.clone(), Arc::clone(&watch.standing));
+        self.tell(match (watch.announced, start) {
+            (true, Position::At(start)) => Command::Resolved { place, start },
+            (true, Position::Since(since_ms)) => Command::Unresolved { place, since_ms },
+            (false, _) | (true, Position::Start) => Command::Add {
+                place,
+                routes,
+                start,
+                standing,
+            },
         });
+        watch.announced = true;
     }
 
     pub(super) fn note(&self, work: &mut Work, note: Note) {
@@ -190,7 +208,8 @@ impl Steward {
                 }
             }
             Note::Ends { place, bounds } => self.mend(work, place, bounds.ok()),
-            Note::Stop => {}
+            // Looked at before anything else, in each turn.
+            Note::Needed | Note::Stop => {}
         }
     }
 
