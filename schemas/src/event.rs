@@ -1,12 +1,13 @@
 //! One record of a stream, presented as a CloudEvents 1.0 event. Immutable once decoded, shared by `Arc`.
 
 pub mod json;
+mod told;
+
+pub use told::{Shown, Structured, Told};
 
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -114,36 +115,37 @@ impl Event {
     ///   a reader with the same grant always sees the same id of an event;
     /// - the producer's extensions, all of them, if the mask hides anything: nobody declared what they hold.
     pub fn encode(&self, mask: &Mask, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_bytes_hint());
+        let mut told = Structured::begin(out);
+        self.tell(mask, &mut told);
+        told.end();
+    }
+
+    /// Tells what is shown of the event, in the order and by the rules of [`Event::encode`].
+    pub fn tell(&self, mask: &Mask, to: &mut impl Told) {
         let open = mask.hides_nothing();
         let secrets = self.secrets(mask);
         let told = |text: &str| secrets.are_kept_by(text);
 
-        out.reserve(self.encoded_bytes_hint());
-        out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
         let id = match &self.own_id {
             Some(own) if !told(&self.id) => own,
             _ => &self.id,
         };
-        json::string(id, out);
-        out.extend_from_slice(br#","source":"#);
+        to.attribute("id", id);
         let source = if told(&self.source) {
             &*self.source
         } else {
             &*self.stream.source
         };
-        json::string(source, out);
-        out.extend_from_slice(br#","type":"#);
-        json::string(&self.kind, out);
+        to.attribute("source", source);
+        to.attribute("type", &self.kind);
         if let Some(subject) = self.subject.as_deref().filter(|subject| told(subject)) {
-            out.extend_from_slice(br#","subject":"#);
-            json::string(subject, out);
+            to.attribute("subject", subject);
         }
-        if json::has_time(self.time_ms) {
-            out.extend_from_slice(br#","time":"#);
-            json::time(self.time_ms, out);
+        if let Some(time) = json::time(self.time_ms) {
+            to.attribute("time", time.as_str());
         }
-        out.extend_from_slice(br#","tenant":"#);
-        json::string(self.tenant.as_str(), out);
+        to.attribute("tenant", self.tenant.as_str());
         for (id, value) in self.attributes.iter() {
             let Some(attribute) = self.stream.attributes.get(usize::from(id.0)) else {
                 continue;
@@ -155,12 +157,12 @@ impl Event {
                 AttributeSource::Key | AttributeSource::Header(_) => told(value),
             };
             if shown {
-                json::member(attribute.name.as_str(), value, out);
+                to.attribute(attribute.name.as_str(), value);
             }
         }
         if open {
             for (name, value) in &self.extensions {
-                json::member(name, value, out);
+                to.attribute(name, value);
             }
         }
         let content_type = if told(&self.content_type) {
@@ -168,8 +170,11 @@ impl Event {
         } else {
             bare(&self.content_type)
         };
-        self.encode_data(mask, open, content_type, out);
-        out.push(b'}');
+        match &self.data {
+            Data::Json(document) => to.data(content_type, Shown::Json(document, mask)),
+            Data::Binary(bytes) if open => to.data(content_type, Shown::Binary(bytes)),
+            Data::Binary(_) | Data::None => {}
+        }
     }
 
     /// The record's key as text: `None` if there is none, if it is no UTF-8, or if it holds, or could hold, the value of an
@@ -233,28 +238,6 @@ impl Event {
             self.id.len() + own_id + self.source.len() + self.subject.as_deref().map_or(0, str::len) + 48;
         let key = self.key.as_ref().map_or(0, Bytes::len);
         size_of::<Self>() + data + extensions + texts + key + self.attributes.memory()
-    }
-
-    fn encode_data(&self, mask: &Mask, open: bool, content_type: &str, out: &mut Vec<u8>) {
-        let before = out.len();
-        if !matches!(self.data, Data::None) {
-            json::member("datacontenttype", content_type, out);
-        }
-        match &self.data {
-            Data::Json(document) => {
-                out.extend_from_slice(br#","data":"#);
-                if !document.write(mask, out) {
-                    out.truncate(before);
-                }
-            }
-            Data::Binary(bytes) if open => {
-                out.extend_from_slice(br#","data_base64":""#);
-                out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
-                out.push(b'"');
-            }
-            Data::Binary(_) => out.truncate(before),
-            Data::None => {}
-        }
     }
 
     /// What the mask hides of the attributes.

@@ -1,24 +1,19 @@
 //! An event as a request's body and headers.
 //!
-//! One invariant: what goes out comes from [`Event::encode`] under the mask that the grant gives, so that a webhook shows
-//! what every other path shows, and nothing that it hides; the other forms are parts of that text. Knows nothing of
-//! endpoints' own headers, signatures and receivers.
+//! One invariant: what goes out is what [`Event::tell`] tells under the mask that the grant gives, so that a webhook shows
+//! what every other path shows, and nothing that it hides. Knows nothing of endpoints' own headers, signatures and receivers.
 
 mod shared;
 
 pub use shared::Prepared;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use schemas::event::Event;
-use schemas::project::Mask;
-use serde_json::value::RawValue;
+use schemas::event::{Event, Shown, Structured, Told, json};
+use schemas::project::{Document, Mask};
 
 /// What is sent of an event, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -50,7 +45,7 @@ pub const TYPE_HEADER: HeaderName = HeaderName::from_static("tidewire-type");
 const STRUCTURED: HeaderValue = HeaderValue::from_static("application/cloudevents+json; charset=utf-8");
 
 /// What of a thin event is told.
-const THIN: [&str; 5] = ["specversion", "id", "source", "type", "time"];
+const THIN: [&str; 4] = ["id", "source", "type", "time"];
 
 /// What CloudEvents headers encode: all but printable ASCII, and of that the space, `"` and `%` (HTTP binding, 3.1.3.2).
 const IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
@@ -74,9 +69,15 @@ impl ContentMode {
 /// Renders an event, what the mask hides removed.
 #[must_use]
 pub fn render(event: &Event, mask: &Mask, mode: ContentMode) -> Rendered {
-    let mut whole = Vec::with_capacity(event.encoded_bytes_hint());
-    event.encode(mask, &mut whole);
-    formed(whole, mode)
+    match mode {
+        ContentMode::Structured => {
+            let mut whole = Vec::with_capacity(event.encoded_bytes_hint());
+            event.encode(mask, &mut whole);
+            structured(whole)
+        }
+        ContentMode::Thin => thin(|told| event.tell(mask, told)),
+        ContentMode::Binary | ContentMode::Raw => bare(mode, |told| event.tell(mask, told)),
+    }
 }
 
 /// The type of what is sent when somebody asks for a test. No stream has it.
@@ -85,66 +86,25 @@ pub const TEST_TYPE: &str = "tidewire.test";
 /// What is sent when somebody asks for a test: an event that says that it is none, in the form of the others.
 #[must_use]
 pub fn test(id: &str, source: &str, time_ms: i64, stream: Option<&str>, mode: ContentMode) -> Rendered {
-    let time = jiff::Timestamp::from_millisecond(time_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let whole = serde_json::json!({
-        "specversion": "1.0",
-        "id": id,
-        "source": source,
-        "type": TEST_TYPE,
-        "time": time.to_string(),
-        "datacontenttype": "application/json",
-        "data": { "test": true, "stream": stream },
-    });
-    formed(whole.to_string().into_bytes(), mode)
-}
-
-/// A structured event in the form that is asked for.
-fn formed(whole: Vec<u8>, mode: ContentMode) -> Rendered {
-    if mode == ContentMode::Structured {
-        return structured(whole);
-    }
-    let whole = Bytes::from(whole);
-    let members: BTreeMap<&str, &RawValue> =
-        serde_json::from_slice(&whole).expect("render: what an event encodes is an object of plain names");
+    let data = serde_json::json!({ "test": true, "stream": stream }).to_string();
+    let data = Document::parse(Bytes::from(data)).expect("render: what serde_json writes is JSON");
+    let tell = |to: &mut dyn Told| {
+        to.attribute("id", id);
+        to.attribute("source", source);
+        to.attribute("type", TEST_TYPE);
+        to.attribute("time", json::time(time_ms).unwrap_or(json::Time::EPOCH).as_str());
+        to.data("application/json", Shown::Json(&data, &Mask::nothing_hidden()));
+    };
     match mode {
-        ContentMode::Structured | ContentMode::Thin => {
-            let mut thin = Vec::with_capacity(256);
-            for name in THIN {
-                if let Some(value) = members.get(name) {
-                    thin.extend_from_slice(if thin.is_empty() { b"{\"" } else { b",\"" });
-                    thin.extend_from_slice(name.as_bytes());
-                    thin.extend_from_slice(b"\":");
-                    thin.extend_from_slice(value.get().as_bytes());
-                }
-            }
-            thin.push(b'}');
-            structured(thin)
+        ContentMode::Structured => {
+            let mut whole = Vec::with_capacity(256);
+            let mut told = Structured::begin(&mut whole);
+            tell(&mut told);
+            told.end();
+            structured(whole)
         }
-        ContentMode::Binary => {
-            let mut headers = content_type(&members);
-            for (name, value) in &members {
-                if matches!(*name, "data" | "data_base64" | "datacontenttype") {
-                    continue;
-                }
-                if let (Some(name), Some(value)) = (attribute(name), encoded(value)) {
-                    headers.push((name, value));
-                }
-            }
-            Rendered {
-                headers,
-                body: data(&members, &whole),
-            }
-        }
-        ContentMode::Raw => {
-            let mut headers = content_type(&members);
-            if let Some(value) = members.get("type").and_then(|value| encoded(value)) {
-                headers.push((TYPE_HEADER, value));
-            }
-            Rendered {
-                headers,
-                body: data(&members, &whole),
-            }
-        }
+        ContentMode::Thin => thin(|told| tell(told)),
+        ContentMode::Binary | ContentMode::Raw => bare(mode, |told| tell(told)),
     }
 }
 
@@ -155,40 +115,90 @@ fn structured(body: Vec<u8>) -> Rendered {
     }
 }
 
-fn content_type(members: &BTreeMap<&str, &RawValue>) -> Vec<(HeaderName, HeaderValue)> {
-    let told = members.get("datacontenttype").and_then(|value| text(value));
-    // The producer's word: one that is no header value is not passed on.
-    let value = told.and_then(|text| HeaderValue::from_str(&text).ok());
-    value
-        .map(|value| (header::CONTENT_TYPE, value))
-        .into_iter()
-        .collect()
+/// What a thin event tells, as a CloudEvents JSON object.
+fn thin(tell: impl FnOnce(&mut Thin<'_>)) -> Rendered {
+    let mut whole = Vec::with_capacity(256);
+    let mut told = Thin(Structured::begin(&mut whole));
+    tell(&mut told);
+    told.0.end();
+    structured(whole)
 }
 
-/// The data, as a part of the whole where it can be.
-fn data(members: &BTreeMap<&str, &RawValue>, whole: &Bytes) -> Bytes {
-    if let Some(data) = members.get("data") {
-        return whole.slice_ref(data.get().as_bytes());
+struct Thin<'a>(Structured<'a>);
+
+impl Told for Thin<'_> {
+    fn attribute(&mut self, name: &str, value: &str) {
+        if THIN.contains(&name) {
+            self.0.attribute(name, value);
+        }
     }
-    let encoded = members.get("data_base64").and_then(|value| text(value));
-    let bytes = encoded.and_then(|text| STANDARD.decode(text.as_bytes()).ok());
-    bytes.map_or_else(Bytes::new, Bytes::from)
+
+    fn data(&mut self, _: &str, _: Shown<'_>) {}
 }
 
-/// A context attribute as a header's value. All of them are texts.
-fn encoded(value: &RawValue) -> Option<HeaderValue> {
-    let text = text(value)?;
-    HeaderValue::from_str(&Cow::from(utf8_percent_encode(&text, IN_HEADERS))).ok()
-}
-
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    let raw = value.get();
-    let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
-    match inside {
-        // Nothing is escaped: it stands there as it is.
-        Some(inside) if !inside.contains('\\') => Some(Cow::Borrowed(inside)),
-        _ => serde_json::from_str(raw).ok().map(Cow::Owned),
+/// The data as the body; attributes as headers.
+fn bare(mode: ContentMode, tell: impl FnOnce(&mut Bare)) -> Rendered {
+    let mut told = Bare {
+        is_binary: mode == ContentMode::Binary,
+        // The content type comes first.
+        headers: Vec::with_capacity(16),
+        content_type: None,
+        body: Bytes::new(),
+    };
+    if told.is_binary {
+        told.attribute("specversion", "1.0");
     }
+    tell(&mut told);
+    let mut headers = told.headers;
+    if let Some(content_type) = told.content_type {
+        headers.insert(0, (header::CONTENT_TYPE, content_type));
+    }
+    Rendered {
+        headers,
+        body: told.body,
+    }
+}
+
+struct Bare {
+    is_binary: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Told for Bare {
+    fn attribute(&mut self, name: &str, value: &str) {
+        let name = match (self.is_binary, name) {
+            (true, name) => attribute(name),
+            (false, "type") => Some(TYPE_HEADER),
+            (false, _) => None,
+        };
+        if let Some(name) = name
+            && let Some(value) = encoded(value)
+        {
+            self.headers.push((name, value));
+        }
+    }
+
+    fn data(&mut self, content_type: &str, data: Shown<'_>) {
+        self.body = match data {
+            Shown::Json(document, mask) => {
+                let mut body = Vec::with_capacity(document.len());
+                if !document.write(mask, &mut body) {
+                    return;
+                }
+                Bytes::from(body)
+            }
+            Shown::Binary(bytes) => bytes.clone(),
+        };
+        // The producer's word: one that is no header value is not passed on.
+        self.content_type = HeaderValue::from_str(content_type).ok();
+    }
+}
+
+/// A context attribute as a header's value.
+fn encoded(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&Cow::from(utf8_percent_encode(text, IN_HEADERS))).ok()
 }
 
 /// The header of a context attribute. Those that every event has are made once.
@@ -252,7 +262,7 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        assert_eq!(names, THIN);
+        assert_eq!(names, ["specversion", "id", "source", "type", "time"]);
         assert_eq!(body["type"], "tidewire.observations.changed");
         assert_eq!(rendered.headers.len(), 1);
     }
@@ -331,10 +341,7 @@ mod tests {
 
     #[test]
     fn text_beyond_ascii_is_encoded_in_headers_as_the_binding_wants_it() {
-        let value = |text: &str| {
-            let raw = RawValue::from_string(serde_json::to_string(text).expect("JSON")).expect("JSON");
-            encoded(&raw).and_then(|value| value.to_str().map(str::to_owned).ok())
-        };
+        let value = |text: &str| encoded(text).and_then(|value| value.to_str().map(str::to_owned).ok());
         // The example of the specification, section 3.1.3.2.
         assert_eq!(
             value("Euro € 😀").as_deref(),

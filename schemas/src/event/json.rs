@@ -5,10 +5,48 @@ use crate::project::plain_run;
 /// The first and the last millisecond that RFC 3339 can write (years 0000 to 9999; ours begin with the epoch).
 const TIME_MS: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
 
-/// Whether the time can be written. Kafka's -1, "no timestamp", cannot.
+/// A time as RFC 3339 writes it, in milliseconds: `2026-11-28T09:13:56.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time {
+    text: [u8; 24],
+}
+
+impl Time {
+    /// The Unix epoch.
+    pub const EPOCH: Self = Self {
+        text: *b"1970-01-01T00:00:00.000Z",
+    };
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+}
+
+/// A count of milliseconds since the Unix epoch as a text. `None`: it cannot be written, as Kafka's -1, "no timestamp".
 #[must_use]
-pub fn has_time(time_ms: i64) -> bool {
-    TIME_MS.contains(&time_ms)
+pub fn time(time_ms: i64) -> Option<Time> {
+    if !TIME_MS.contains(&time_ms) {
+        return None;
+    }
+    let (days, of_day) = (time_ms.div_euclid(86_400_000), time_ms.rem_euclid(86_400_000));
+    let (year, month, day) = civil(days);
+    let (seconds, millis) = (of_day / 1000, of_day % 1000);
+    let mut time = Time::EPOCH;
+    let parts = [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, seconds / 3600),
+        (14..16, seconds / 60 % 60),
+        (17..19, seconds % 60),
+        (20..23, millis),
+    ];
+    for (place, value) in parts {
+        digits(value, &mut time.text[place]);
+    }
+    Some(time)
 }
 
 /// `,"name":"value"`; the name is one of ours or a CloudEvents name and needs no escape.
@@ -45,28 +83,6 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// `"2026-11-23T16:30:00.123Z"` with its quotes; only for what [`has_time`] accepts.
-pub fn time(time_ms: i64, out: &mut Vec<u8>) {
-    let (days, of_day) = (time_ms.div_euclid(86_400_000), time_ms.rem_euclid(86_400_000));
-    let (year, month, day) = civil(days);
-    let (seconds, millis) = (of_day / 1000, of_day % 1000);
-    out.push(b'"');
-    digits(year, 4, out);
-    out.push(b'-');
-    digits(month, 2, out);
-    out.push(b'-');
-    digits(day, 2, out);
-    out.push(b'T');
-    digits(seconds / 3600, 2, out);
-    out.push(b':');
-    digits(seconds / 60 % 60, 2, out);
-    out.push(b':');
-    digits(seconds % 60, 2, out);
-    out.push(b'.');
-    digits(millis, 3, out);
-    out.extend_from_slice(b"Z\"");
-}
-
 /// Year, month and day of a count of days since 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
 fn civil(days: i64) -> (i64, i64, i64) {
     // Years begin in March here, so that the leap day is the last one; eras are 400 years.
@@ -84,10 +100,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year + era * 400 + next_year, month, day)
 }
 
-fn digits(value: i64, count: u32, out: &mut Vec<u8>) {
-    for place in (0..count).rev() {
-        let digit = value / 10_i64.pow(place) % 10;
-        out.push(b"0123456789"[usize::try_from(digit).unwrap_or(0)]);
+fn digits(value: i64, place: &mut [u8]) {
+    let mut rest = value;
+    for digit in place.iter_mut().rev() {
+        *digit = b"0123456789"[usize::try_from(rest % 10).unwrap_or(0)];
+        rest /= 10;
     }
 }
 
@@ -117,18 +134,17 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
             (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
         ] {
-            assert_eq!(text(|out| time(time_ms, out)), format!("\"{want}\""));
+            assert_eq!(time(time_ms).as_ref().map(Time::as_str), Some(want));
         }
-        assert!(!has_time(-1));
-        assert!(!has_time(i64::MAX));
+        assert_eq!(time(0), Some(Time::EPOCH));
+        assert_eq!((time(-1), time(i64::MAX)), (None, None));
     }
 
     proptest! {
         #[test]
         fn times_are_read_back(time_ms in TIME_MS) {
-            let written = text(|out| time(time_ms, out));
-            prop_assert_eq!(written.len(), 26);
-            let read: Timestamp = written.trim_matches('"').parse().expect("RFC 3339");
+            let written = time(time_ms).expect("it can be written");
+            let read: Timestamp = written.as_str().parse().expect("RFC 3339");
             prop_assert_eq!(read.as_millisecond(), time_ms);
         }
 

@@ -302,10 +302,12 @@ impl Writer<'_, '_> {
                     path,
                 );
             }
-            EventSource::Time if json::has_time(told.time_ms) => json::time(told.time_ms, self.out),
-            // Kafka's "no timestamp". Where that cannot be said, the epoch is nearer to the truth than no event.
-            EventSource::Time if field.nullable => self.out.extend_from_slice(b"null"),
-            EventSource::Time => json::time(0, self.out),
+            EventSource::Time => match json::time(told.time_ms) {
+                Some(time) => json::string(time.as_str(), self.out),
+                // Kafka's "no timestamp". Where that cannot be said, the epoch is nearer to the truth than no event.
+                None if field.nullable => self.out.extend_from_slice(b"null"),
+                None => json::string(json::Time::EPOCH.as_str(), self.out),
+            },
             EventSource::Data(selected) => return self.selected(selected, told.seen.as_ref(), path),
         }
         Ok(())
