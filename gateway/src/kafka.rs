@@ -42,6 +42,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaResult;
 
 pub use control::ControlTopic;
+pub(crate) use dead_letter::DeadLetters;
 pub(crate) use live::to_decode;
 pub(crate) use logs::{Logs, Unavailable};
 pub(crate) use raw::RawRecord;
@@ -63,7 +64,7 @@ pub(crate) fn group_consumer(
 /// What other modules' tests use of the embedded broker's.
 #[cfg(test)]
 pub(crate) mod testing {
-    pub(crate) use super::tests::{Writer, settings};
+    pub(crate) use super::tests::{Writer, first_dead_letter, settings};
 }
 
 #[cfg(test)]

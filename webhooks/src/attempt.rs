@@ -48,7 +48,7 @@ pub struct Outgoing<'a> {
     /// The event.
     pub rendered: &'a Rendered,
     /// Where it lies, sealed.
-    pub position: Option<&'a str>,
+    pub position: Option<&'a HeaderValue>,
     /// A delivery before this one that was given up.
     pub dead_lettered: Option<&'a DeliveryId>,
     /// A bearer token that was fetched for the endpoint (OAuth 2).
@@ -100,6 +100,9 @@ pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> 
     for (name, value) in &rendered.headers {
         headers.insert(name.clone(), value.clone());
     }
+    if let Some(position) = outgoing.position {
+        headers.insert(POSITION, position.clone());
+    }
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
@@ -108,9 +111,6 @@ pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> 
     set(ID, outgoing.delivery.as_str());
     set(TIMESTAMP, &timestamp_s.to_string());
     set(ATTEMPT, &outgoing.number.to_string());
-    if let Some(position) = outgoing.position {
-        set(POSITION, position);
-    }
     if let Some(dead_lettered) = outgoing.dead_lettered {
         set(SKIPPED, dead_lettered.as_str());
     }

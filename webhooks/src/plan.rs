@@ -6,8 +6,10 @@
 //! receivers that never answer cannot fill it. Knows nothing of what waits, and of no clock: rates and breakers say
 //! [`Plan::hold`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use ahash::AHashMap;
 
 /// The bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,8 @@ impl Default for Bounds {
 #[derive(Debug)]
 pub struct Plan<T, E, D> {
     bounds: Bounds,
-    tenants: HashMap<T, Tenant<E>>,
-    endpoints: HashMap<E, Lane<T, D>>,
+    tenants: AHashMap<T, Tenant<E>>,
+    endpoints: AHashMap<E, Lane<T, D>>,
     /// Tenants with something that may start, in the order of their turns.
     turns: VecDeque<T>,
     under_way: usize,
@@ -72,8 +74,8 @@ impl<T: Clone + Eq + Hash, E: Clone + Eq + Hash, D> Plan<T, E, D> {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            tenants: HashMap::new(),
-            endpoints: HashMap::new(),
+            tenants: AHashMap::new(),
+            endpoints: AHashMap::new(),
             turns: VecDeque::new(),
             under_way: 0,
             slow: 0,

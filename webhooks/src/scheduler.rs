@@ -17,10 +17,10 @@ mod world;
 pub use job::{Job, Target};
 pub use world::{Failed, Parking, Verdict, World};
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use auth::clock::Clock;
 use schemas::ids::TenantId;
 use tokio::sync::mpsc;
@@ -88,9 +88,9 @@ pub struct Scheduler<W: World> {
     clock: Clock,
     bounds: Bounds,
     plan: Plan<TenantId, EndpointId, Arc<Job>>,
-    lanes: HashMap<EndpointId, Lane>,
+    lanes: AHashMap<EndpointId, Lane>,
     keys: Keys,
-    running: HashMap<u64, Running>,
+    running: AHashMap<u64, Running>,
     attempts: JoinSet<(u64, Verdict)>,
     storage: Storage<W>,
     claims: JoinSet<claiming::Claims>,
@@ -129,9 +129,9 @@ impl<W: World> Scheduler<W> {
             clock,
             bounds,
             plan: Plan::new(bounds.plan),
-            lanes: HashMap::new(),
+            lanes: AHashMap::new(),
             keys: Keys::default(),
-            running: HashMap::new(),
+            running: AHashMap::new(),
             attempts: JoinSet::new(),
             claims: JoinSet::new(),
             claim_soon: false,
@@ -363,7 +363,7 @@ impl<W: World> Scheduler<W> {
     }
 }
 
-fn lane_of<'a>(lanes: &'a mut HashMap<EndpointId, Lane>, job: &Job) -> &'a mut Lane {
+fn lane_of<'a>(lanes: &'a mut AHashMap<EndpointId, Lane>, job: &Job) -> &'a mut Lane {
     let lane = lanes
         .entry(job.target.endpoint.clone())
         .or_insert_with(|| Lane::new(&job.target));

@@ -103,8 +103,7 @@ impl Keys {
         body: &[u8],
         now_ms: i64,
     ) -> Option<String> {
-        let mut signed = format!("{id}.{timestamp_s}.").into_bytes();
-        signed.extend_from_slice(body);
+        let head = format!("{id}.{timestamp_s}.");
         let mut value = String::new();
         let mut add = |version: &str, signature: String| {
             let space = if value.is_empty() { "" } else { " " };
@@ -113,10 +112,11 @@ impl Keys {
         };
         if schemes.contains(&Scheme::V1) {
             for held in self.secrets.iter().filter(|held| held.signs(now_ms)) {
-                add("v1", held.key.sign(&signed));
+                add("v1", held.key.sign(&[head.as_bytes(), body]));
             }
         }
         if schemes.contains(&Scheme::V1a) {
+            let signed = [head.as_bytes(), body].concat();
             for held in self.pairs.iter().filter(|held| held.signs(now_ms)) {
                 add("v1a", held.key.sign_base64(&signed));
             }

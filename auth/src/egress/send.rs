@@ -109,7 +109,7 @@ impl Client {
             return Err(EgressError::Deadline);
         };
         let mut response = answer.map_err(failed)?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
         let body_end = end.min(Instant::now() + bounds.body_deadline);
         let mut body = Vec::new();
         let whole = loop {

@@ -11,6 +11,7 @@ use auth::clock::Clock;
 use auth::seal::Seal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
@@ -97,13 +98,13 @@ impl World for Courier {
         let Ok(token) = self.clients.token(endpoint).await else {
             return self.unsent(&job, start, "credentials");
         };
-        let position = self.position(&job);
+        let position = event.position(|| self.position(&job));
         let outgoing = Outgoing {
             endpoint,
             delivery: &job.delivery,
             number: job.attempts.saturating_add(1),
             rendered: &rendered,
-            position: Some(&position),
+            position: Some(position),
             dead_lettered: dead_lettered.as_ref(),
             token: token.as_ref(),
         };
@@ -288,7 +289,7 @@ impl Courier {
     }
 
     /// Where the event lies, sealed: a raw offset would tell a tenant the traffic of the others. The same on each attempt.
-    fn position(&self, job: &Job) -> String {
+    fn position(&self, job: &Job) -> HeaderValue {
         let record = &job.record;
         let purpose = format!(
             "tidewire.webhooks.position\0{}\0{}",
@@ -298,7 +299,8 @@ impl Courier {
             "{}\0{:016x}\0{}\0{}",
             record.topic, record.incarnation.0, record.partition, record.offset
         );
-        URL_SAFE_NO_PAD.encode(self.positions.seal_same(purpose.as_bytes(), plain.as_bytes()))
+        let sealed = self.positions.seal_same(purpose.as_bytes(), plain.as_bytes());
+        HeaderValue::try_from(URL_SAFE_NO_PAD.encode(sealed)).expect("position: base64 is a header's value")
     }
 
     fn parked(&self, parking: &Parking, now_ms: i64) -> Parked {

@@ -13,6 +13,7 @@ use crate::render::{ContentMode, render};
 use crate::sign::{Ed25519, Held, Keys, Secret};
 
 const NOW_MS: i64 = 1_700_000_000_000;
+static POSITION_GIVEN: HeaderValue = HeaderValue::from_static("sealed-position");
 const LOOPBACK: Reach = Reach {
     loopback: true,
     private: false,
@@ -84,7 +85,7 @@ fn the_header_set_is_exactly_this_one() {
             delivery: &delivery(),
             number: 2,
             rendered: &rendered,
-            position: is_full.then_some("sealed-position"),
+            position: is_full.then_some(&POSITION_GIVEN),
             dead_lettered: is_full.then_some(&dead),
             token: None,
         };

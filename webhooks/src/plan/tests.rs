@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_bounds_hold_and_everything_that_may_start_does(steps in prop::collection::vec(step(), 0..200)) {
         let mut plan = Numbers::new(BOUNDS);
-        let mut waiting: HashMap<u8, VecDeque<u32>> = HashMap::new();
+        let mut waiting: AHashMap<u8, VecDeque<u32>> = AHashMap::new();
         let mut under_way: Vec<u8> = Vec::new();
         let mut held: HashSet<u8> = HashSet::new();
         let mut next = 0;

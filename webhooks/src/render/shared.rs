@@ -3,8 +3,9 @@
 //! Invariant: what is given for a mask and a mode is what [`render`] gives for them. Few forms are kept; an event whose readers
 //! all see something else is rendered for each.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use http::HeaderValue;
 use schemas::event::Event;
 use schemas::project::Mask;
 
@@ -17,6 +18,7 @@ const FORMS_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Prepared {
     event: Event,
+    position: OnceLock<HeaderValue>,
     forms: Mutex<Vec<Form>>,
 }
 
@@ -33,6 +35,7 @@ impl Prepared {
     pub fn new(event: Event) -> Self {
         Self {
             event,
+            position: OnceLock::new(),
             forms: Mutex::default(),
         }
     }
@@ -41,6 +44,11 @@ impl Prepared {
     #[must_use]
     pub fn event(&self) -> &Event {
         &self.event
+    }
+
+    /// Where the event lies, sealed for its tenant: by the first who asks, for all.
+    pub fn position(&self, seal: impl FnOnce() -> HeaderValue) -> &HeaderValue {
+        self.position.get_or_init(seal)
     }
 
     /// The event in this mode, what the mask hides removed.

@@ -83,9 +83,13 @@ impl Secret {
         &self.text
     }
 
-    /// Base64 of HMAC-SHA256.
-    pub(super) fn sign(&self, signed: &[u8]) -> String {
-        STANDARD.encode(hmac::sign(&self.key, signed))
+    /// Base64 of HMAC-SHA256 over these parts, one behind the other.
+    pub(super) fn sign(&self, parts: &[&[u8]]) -> String {
+        let mut hash = hmac::Context::with_key(&self.key);
+        for part in parts {
+            hash.update(part);
+        }
+        STANDARD.encode(hash.sign())
     }
 }
 
