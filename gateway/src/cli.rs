@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod docs;
 pub mod healthcheck;
+pub mod position;
 pub mod run;
 pub mod tail;
 pub mod token;
@@ -41,6 +42,8 @@ enum Command {
     Token(token::Token),
     /// Print a stream's events as they come, one JSON object a line.
     Tail(tail::Tail),
+    /// Tell where the event of a webhook delivery lies in Kafka, from its `tidewire-position`.
+    Position(position::Position),
     /// Ask a gateway's operations listener whether it is ready.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -89,6 +92,7 @@ impl Cli {
             Command::Docs(docs) => docs.execute(),
             Command::Token(token) => token.execute(),
             Command::Tail(tail) => tail.execute(),
+            Command::Position(position) => position.execute(),
             Command::Healthcheck(healthcheck) => healthcheck.execute(),
         }
     }

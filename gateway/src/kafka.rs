@@ -6,9 +6,10 @@
 //! from reading a topic's next life as this one by a `witness`.
 //! What a decoder rejects goes to [`dead_letter`]. [`replay`] reads what is older, into `pages` that readers share.
 //! [`group`] shares partitions among nodes for what has to be delivered; `logs` answers about logs, `reread` reads a part of one
-//! again, `letters` writes.
+//! again, `letters` writes, as `control` does, by a producer that tells what is `acknowledged`.
 //! [`control`] is the topic of what operators know. [`embedded`] is the broker of the demo. `lookup` asks what is no fetch, at a `desk` of its own. `raw` is the one module with `unsafe`.
 
+mod acknowledged;
 mod alive;
 mod client;
 mod compacted;

@@ -12,6 +12,7 @@ pub(crate) mod desk;
 pub(crate) mod journal;
 mod metrics;
 pub(crate) mod planner;
+pub(crate) mod positions;
 pub(crate) mod registry;
 pub(crate) mod replays;
 mod upkeep;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use auth::clock::Clock;
 use auth::control::Control;
 use auth::egress::EgressError;
-use auth::seal::{BadKey, Seal};
+use auth::seal::BadKey;
 use aws_lc_rs::hkdf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -56,6 +57,7 @@ use desk::{Announce, Desk, DeskSettings, Paces};
 use journal::Journal;
 pub(crate) use metrics::Metrics;
 use planner::{OrderKeys, Planner};
+use positions::Positions;
 use registry::Registry;
 use replays::Replays;
 use upkeep::Upkeep;
@@ -239,7 +241,7 @@ impl Webhooks {
             letters,
             dead_letter_topic: Arc::from(config.dead_letter_topic.as_str()),
             receipts,
-            positions: Seal::apart(&keys.store, "tidewire.webhooks.positions")?,
+            positions: Positions::new(&keys.store)?,
             body_bytes_max: config.attempt_body_bytes_max,
             holder: Arc::clone(&holder),
             clock,

@@ -5,9 +5,10 @@
 //! `open_offsets_max` offsets above the first one that is open; then its reading waits. Knows nothing of Kafka's client and
 //! of deliveries: an offset is owed a number of them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use schemas::ids::Incarnation;
 
 /// One partition of one topic.
@@ -41,7 +42,7 @@ pub struct Commit {
 /// The partitions that this node has been assigned.
 #[derive(Debug)]
 pub struct Ledger {
-    windows: HashMap<Partition, Window>,
+    windows: AHashMap<Partition, Window>,
     open_offsets_max: usize,
     /// Counts assignments, so that what was owed under one is not settled under the next.
     assignments: u64,
@@ -70,7 +71,7 @@ impl Ledger {
     #[must_use]
     pub fn new(open_offsets_max: usize) -> Self {
         Self {
-            windows: HashMap::new(),
+            windows: AHashMap::new(),
             open_offsets_max: open_offsets_max.max(1),
             assignments: 0,
         }

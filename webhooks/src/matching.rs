@@ -4,9 +4,10 @@
 //! endpoint was there when it came. The same [`Interest::judge`] decides before every attempt, with a grant compiled anew.
 //! Knows nothing of Kafka and of what was delivered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use auth::access::{Grant, Selection};
 use auth::token::Principal;
 use schemas::contract::Stream;
@@ -68,10 +69,10 @@ pub struct Owed {
     pub id: DeliveryId,
 }
 
-/// All interests of a node, by tenant and stream.
+/// All interests of a node, by stream and tenant.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_tenant: HashMap<TenantId, HashMap<StreamName, Vec<Arc<Interest>>>>,
+    by_stream: AHashMap<StreamName, AHashMap<TenantId, Vec<Arc<Interest>>>>,
 }
 
 impl Start {
@@ -196,11 +197,8 @@ impl Index {
     pub fn new(interests: impl IntoIterator<Item = Arc<Interest>>) -> Self {
         let mut index = Self::default();
         for interest in interests {
-            let streams = index
-                .by_tenant
-                .entry(interest.selection.tenant.clone())
-                .or_default();
-            let here = streams.entry(interest.stream.clone()).or_default();
+            let tenants = index.by_stream.entry(interest.stream.clone()).or_default();
+            let here = tenants.entry(interest.selection.tenant.clone()).or_default();
             here.push(interest);
         }
         index
@@ -216,9 +214,9 @@ impl Index {
         now_ms: i64,
     ) -> Vec<Owed> {
         let interests = self
-            .by_tenant
-            .get(&event.tenant)
-            .and_then(|streams| streams.get(&event.stream.name));
+            .by_stream
+            .get(&event.stream.name)
+            .and_then(|tenants| tenants.get(&event.tenant));
         let owed = |interest: &Arc<Interest>| {
             interest.judge(event, position, now_ms)?;
             Some(Owed {
@@ -231,22 +229,20 @@ impl Index {
 
     /// Everybody's interests in a stream.
     pub fn interests(&self, stream: &StreamName) -> impl Iterator<Item = &Arc<Interest>> {
-        self.by_tenant
-            .values()
-            .filter_map(move |streams| streams.get(stream))
-            .flatten()
+        let tenants = self.by_stream.get(stream);
+        tenants.into_iter().flat_map(|tenants| tenants.values()).flatten()
     }
 
     /// Whether nobody wants anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_tenant.is_empty()
+        self.by_stream.is_empty()
     }
 
     /// The streams that somebody wants.
     #[must_use]
     pub fn streams(&self) -> std::collections::BTreeSet<StreamName> {
-        self.by_tenant.values().flat_map(HashMap::keys).cloned().collect()
+        self.by_stream.keys().cloned().collect()
     }
 }
 

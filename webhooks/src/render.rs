@@ -206,6 +206,7 @@ fn attribute(name: &str) -> Option<HeaderName> {
     const ID: HeaderName = HeaderName::from_static("ce-id");
     const SOURCE: HeaderName = HeaderName::from_static("ce-source");
     const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+    const TENANT: HeaderName = HeaderName::from_static("ce-tenant");
     const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
     const TIME: HeaderName = HeaderName::from_static("ce-time");
     const TYPE: HeaderName = HeaderName::from_static("ce-type");
@@ -214,6 +215,7 @@ fn attribute(name: &str) -> Option<HeaderName> {
         "source" => Some(SOURCE),
         "specversion" => Some(SPEC_VERSION),
         "subject" => Some(SUBJECT),
+        "tenant" => Some(TENANT),
         "time" => Some(TIME),
         "type" => Some(TYPE),
         name => HeaderName::try_from(format!("ce-{name}")).ok(),

@@ -24,7 +24,7 @@ use ahash::AHashMap;
 use auth::clock::Clock;
 use schemas::ids::TenantId;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,21 @@ pub struct Scheduler<W: World> {
     /// Something that was claimed has ended: what waits behind it may be due.
     claim_soon: bool,
     started: u64,
+    /// A lane may be held.
+    is_any_held: bool,
+    /// When it woke: everything that it does until it waits again happens then.
+    now: Instant,
+    now_ms: i64,
+}
+
+/// What woke it.
+enum Woken {
+    Input(Input),
+    Ended(Result<(u64, Verdict), JoinError>),
+    Claimed(claiming::Claims),
+    Tick,
+    /// Something else may go on: the store, an endpoint, a claim.
+    Else,
 }
 
 /// The shortest time between two looks into the store. Of one order key one delivery is given out at a time, so this bounds
@@ -136,6 +151,9 @@ impl<W: World> Scheduler<W> {
             claims: JoinSet::new(),
             claim_soon: false,
             started: 0,
+            is_any_held: false,
+            now: Instant::now(),
+            now_ms: clock.now_ms(),
         }
     }
 
@@ -145,36 +163,41 @@ impl<W: World> Scheduler<W> {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(self.bounds.claim_every.min(self.bounds.slow_after / 4));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut next_claim, mut soonest_claim) = (Instant::now(), Instant::now());
+        let (mut next_claim, mut soonest_claim) = (self.now, self.now);
         loop {
-            let (now, now_ms) = (Instant::now(), self.clock.now_ms());
             let is_claim_due = self.claim_soon && self.claims.is_empty() && self.storage.is_idle();
-            let wake = self
-                .lanes
-                .values()
-                .filter_map(|lane| lane.wakes(now, now_ms))
-                .min();
+            let wake = self.wakes();
             // Every branch may be dropped: they wait for what is kept elsewhere.
-            tokio::select! {
+            let woken = tokio::select! {
                 () = stop.cancelled() => break,
-                Some(input) = inbox.recv() => self.take(input),
-                Some(ended) = self.attempts.join_next() => self.attempt_ended(ended),
-                () = self.storage.progress() => {}
-                Some(claimed) = self.claims.join_next() => self.claimed(claimed.unwrap_or_default()),
-                () = sleep_until(wake) => {}
-                () = tokio::time::sleep_until(soonest_claim), if is_claim_due => {}
-                _ = tick.tick() => self.mark_slow(),
+                Some(input) = inbox.recv() => Woken::Input(input),
+                Some(ended) = self.attempts.join_next() => Woken::Ended(ended),
+                () = self.storage.progress() => Woken::Else,
+                Some(claimed) = self.claims.join_next() => Woken::Claimed(claimed.unwrap_or_default()),
+                () = sleep_until(wake) => Woken::Else,
+                () = tokio::time::sleep_until(soonest_claim), if is_claim_due => Woken::Else,
+                _ = tick.tick() => Woken::Tick,
+            };
+            self.look_at_clock();
+            match woken {
+                Woken::Input(input) => self.take(input),
+                Woken::Ended(ended) => self.attempt_ended(ended),
+                Woken::Claimed(claims) => self.claimed(claims),
+                Woken::Tick => {
+                    self.mark_slow();
+                    self.forget_lanes();
+                }
+                Woken::Else => {}
             }
             self.take_ready(&mut inbox);
             self.wake_lanes();
             self.start();
             self.storage.flush();
-            let now = Instant::now();
             // What has just ended is to be told first: until then the store would give nothing of its key.
-            let is_soon = self.claim_soon && now >= soonest_claim && self.storage.is_idle();
-            if (is_soon || now >= next_claim) && self.claims.is_empty() {
-                next_claim = now + self.bounds.claim_every;
-                soonest_claim = now + CLAIM_AGAIN;
+            let is_soon = self.claim_soon && self.now >= soonest_claim && self.storage.is_idle();
+            if (is_soon || self.now >= next_claim) && self.claims.is_empty() {
+                next_claim = self.now + self.bounds.claim_every;
+                soonest_claim = self.now + CLAIM_AGAIN;
                 self.claim_soon = false;
                 self.claim();
             }
@@ -184,13 +207,15 @@ impl<W: World> Scheduler<W> {
 
     async fn drain(&mut self) {
         self.claims.shutdown().await;
-        let end = Instant::now() + self.bounds.drain;
+        self.look_at_clock();
+        let end = self.now + self.bounds.drain;
         let attempts_end = end - self.bounds.drain / 4;
         while !self.attempts.is_empty() {
             let Ok(Some(ended)) = tokio::time::timeout_at(attempts_end, self.attempts.join_next()).await
             else {
                 break;
             };
+            self.look_at_clock();
             self.attempt_ended(ended);
             self.storage.flush();
         }
@@ -276,9 +301,8 @@ impl<W: World> Scheduler<W> {
 
     /// Queues a job whose turn has come, or parks it.
     fn enqueue(&mut self, job: &Arc<Job>) {
-        let now_ms = self.clock.now_ms();
         let lane = lane_of(&mut self.lanes, job);
-        if let Some(wait) = lane.refuses(now_ms) {
+        if let Some(wait) = lane.refuses(self.now_ms) {
             self.park_job(job, wait);
             return;
         }
@@ -296,7 +320,7 @@ impl<W: World> Scheduler<W> {
 
     fn start(&mut self) {
         while let Some((endpoint, job)) = self.plan.start() {
-            let now_ms = self.clock.now_ms();
+            let now_ms = self.now_ms;
             let lane = lane_of(&mut self.lanes, &job);
             // It was held when the plan had nothing of it.
             if lane.is_held() {
@@ -307,7 +331,7 @@ impl<W: World> Scheduler<W> {
             // A lease that would end during the attempt is another node's.
             let too_late = job
                 .leased_until
-                .is_some_and(|until| Instant::now() + job.target.timeout > until);
+                .is_some_and(|until| self.now + job.target.timeout > until);
             if too_late {
                 self.plan.ended(&endpoint, false);
                 self.storage
@@ -320,15 +344,17 @@ impl<W: World> Scheduler<W> {
                 breaker::Admission::No(_) => {
                     let wait = lane.refuses(now_ms).unwrap_or_default();
                     lane.hold();
+                    self.is_any_held = true;
                     self.plan.hold(&endpoint);
                     self.plan.ended(&endpoint, false);
                     self.park_job(&job, wait);
                     continue;
                 }
             };
-            let has_more = lane.take_token(Instant::now());
+            let has_more = lane.take_token(self.now);
             if is_probe || !has_more {
                 lane.hold();
+                self.is_any_held = true;
                 self.plan.hold(&endpoint);
             }
             let dead_lettered = lane.dead_lettered.take();
@@ -340,7 +366,7 @@ impl<W: World> Scheduler<W> {
             let abort = self.attempts.spawn(attempt);
             let running = Running {
                 job,
-                since: Instant::now(),
+                since: self.now,
                 is_probe,
                 is_slow: false,
                 is_parked: false,
@@ -351,15 +377,36 @@ impl<W: World> Scheduler<W> {
         }
     }
 
-    /// Lets endpoints go on whose time has come, and forgets those that have nothing to remember.
+    /// When the first of the endpoints that are held may go on.
+    fn wakes(&self) -> Option<Instant> {
+        if !self.is_any_held {
+            return None;
+        }
+        let lanes = self.lanes.values();
+        lanes.filter_map(|lane| lane.wakes(self.now, self.now_ms)).min()
+    }
+
+    /// Lets endpoints go on whose time has come.
     fn wake_lanes(&mut self) {
-        let (now, now_ms) = (Instant::now(), self.clock.now_ms());
+        if !self.is_any_held {
+            return;
+        }
+        self.is_any_held = false;
         for (endpoint, lane) in &mut self.lanes {
-            if lane.awakes(now, now_ms) {
+            if lane.awakes(self.now, self.now_ms) {
                 self.plan.release(endpoint);
             }
+            self.is_any_held |= lane.is_held();
         }
-        self.lanes.retain(|_, lane| !lane.is_idle(now));
+    }
+
+    /// Forgets endpoints that have nothing to remember.
+    fn forget_lanes(&mut self) {
+        self.lanes.retain(|_, lane| !lane.is_idle(self.now));
+    }
+
+    fn look_at_clock(&mut self) {
+        (self.now, self.now_ms) = (Instant::now(), self.clock.now_ms());
     }
 }
 

@@ -13,8 +13,6 @@ mod message;
 pub use key::{BadSecret, Ed25519, Secret};
 pub use message::{MessageSigner, Request, content_digest};
 
-use std::fmt::Write as _;
-
 /// A way to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
@@ -106,9 +104,10 @@ impl Keys {
         let head = format!("{id}.{timestamp_s}.");
         let mut value = String::new();
         let mut add = |version: &str, signature: String| {
-            let space = if value.is_empty() { "" } else { " " };
-            // Writing to a string cannot fail.
-            let _ = write!(value, "{space}{version},{signature}");
+            if !value.is_empty() {
+                value.push(' ');
+            }
+            value.extend([version, ",", &signature]);
         };
         if schemes.contains(&Scheme::V1) {
             for held in self.secrets.iter().filter(|held| held.signs(now_ms)) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
 use super::resolver::Guard;
@@ -110,19 +110,26 @@ impl Client {
         };
         let mut response = answer.map_err(failed)?;
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
-        let body_end = end.min(Instant::now() + bounds.body_deadline);
+        let body_end = sleep_until(end.min(Instant::now() + bounds.body_deadline));
+        tokio::pin!(body_end);
         let mut body = Vec::new();
         let whole = loop {
-            match timeout_at(body_end, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
+            let chunk = tokio::select! {
+                // A body that is there is read, whatever the time.
+                biased;
+                chunk = response.chunk() => chunk,
+                () = &mut body_end => break false,
+            };
+            match chunk {
+                Ok(Some(chunk)) => {
                     let room = bounds.body_bytes_max - body.len();
                     body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
                     if chunk.len() > room {
                         break false;
                     }
                 }
-                Ok(Ok(None)) => break true,
-                Ok(Err(_)) | Err(_) => break false,
+                Ok(None) => break true,
+                Err(_) => break false,
             }
         };
         Ok(Reply {

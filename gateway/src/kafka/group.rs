@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
@@ -183,7 +184,7 @@ impl Group {
             receipts: parts.receipts,
             commands: commanded,
             metrics: parts.metrics,
-            reading: HashMap::new(),
+            reading: AHashMap::new(),
             giving: None,
             questions: 0,
             catching_up: HashMap::new(),
@@ -251,7 +252,7 @@ struct Work {
     receipts: Arc<Receipts>,
     commands: Receiver<Command>,
     metrics: Metrics,
-    reading: HashMap<Partition, Reading>,
+    reading: AHashMap<Partition, Reading>,
     giving: Option<Giving>,
     questions: u64,
     /// Jobs of endpoints that keep an order and have not caught up with a partition yet. Bounded by the ledger's windows.

@@ -5,14 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
-use tokio::sync::oneshot;
 
+use super::acknowledged::Acknowledged;
 use super::client::Context;
 use super::settings::KafkaSettings;
 
@@ -33,20 +30,18 @@ pub(crate) struct Unwritten;
 /// A producer. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Letters {
-    producer: Arc<ThreadedProducer<Delivery>>,
+    producer: Arc<Acknowledged>,
 }
 
 impl Letters {
     pub(crate) fn new(settings: &KafkaSettings) -> KafkaResult<Self> {
-        let producer = settings.producer().create_with_context(Delivery)?;
         Ok(Self {
-            producer: Arc::new(producer),
+            producer: Arc::new(Acknowledged::new(&settings.producer())?),
         })
     }
 
     /// Writes a record and waits until it is there. Dropped while it waits, it may be written all the same.
     pub(crate) async fn send(&self, letter: Letter) -> Result<(), Unwritten> {
-        let (told, delivered) = oneshot::channel();
         let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
         for (name, value) in &letter.headers {
             headers = headers.insert(Header {
@@ -54,17 +49,17 @@ impl Letters {
                 value: Some(value),
             });
         }
-        let record = BaseRecord::with_opaque_to(&letter.topic, Box::new(told))
-            .key(&letter.key)
-            .payload(&letter.value)
-            .headers(headers);
-        self.producer.send(record).map_err(|(error, _)| {
-            tracing::debug!(%error, topic = &*letter.topic, "a record was not taken");
+        let unwritten = |error: KafkaError| {
+            tracing::debug!(%error, topic = &*letter.topic, "a record was not written");
             Unwritten
-        })?;
-        match delivered.await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Unwritten),
+        };
+        let acknowledged = self
+            .producer
+            .send(&letter.topic, &letter.key, Some(&letter.value), Some(headers))
+            .map_err(unwritten)?;
+        match acknowledged.await {
+            Ok(written) => written.map(drop).map_err(unwritten),
+            Err(_) => Err(Unwritten),
         }
     }
 }
@@ -92,30 +87,5 @@ pub(crate) async fn create_topics(settings: &KafkaSettings, topics: &[&str]) {
     };
     if let Err(error) = created.await {
         tracing::warn!(%error, "the topics of webhooks were not made");
-    }
-}
-
-/// Tells whoever waits.
-struct Delivery;
-
-impl ClientContext for Delivery {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Context.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Context.error(error, reason);
-    }
-}
-
-impl ProducerContext for Delivery {
-    type DeliveryOpaque = Box<oneshot::Sender<bool>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
-        if let Err((error, _)) = result {
-            tracing::debug!(%error, "a record was not written");
-        }
-        // Whoever waited may be gone.
-        let _ = told.send(result.is_ok());
     }
 }

@@ -8,10 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::clock::Clock;
-use auth::seal::Seal;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderValue;
 use schemas::decode::{Decoder, Record};
 use schemas::ids::StreamName;
 use schemas::project::Mask;
@@ -33,6 +29,7 @@ use super::announcer::{self, Announcer, Notice};
 use super::chores::Chores;
 use super::clients::Clients;
 use super::journal::Journal;
+use super::positions::Positions;
 use super::registry::{Entry, Registry, Ungranted};
 use crate::kafka::group::Receipts;
 use crate::kafka::letters::{Letter, Letters};
@@ -50,7 +47,7 @@ pub(crate) struct Courier {
     pub(crate) letters: Letters,
     pub(crate) dead_letter_topic: Arc<str>,
     pub(crate) receipts: Arc<Receipts>,
-    pub(crate) positions: Seal,
+    pub(crate) positions: Positions,
     /// How much of each body is kept with its attempt.
     pub(crate) body_bytes_max: usize,
     /// This node's name in leases.
@@ -98,7 +95,7 @@ impl World for Courier {
         let Ok(token) = self.clients.token(endpoint).await else {
             return self.unsent(&job, start, "credentials");
         };
-        let position = event.position(|| self.position(&job));
+        let position = event.position(|| self.positions.seal(&job.target.tenant, &job.stream, &job.record));
         let outgoing = Outgoing {
             endpoint,
             delivery: &job.delivery,
@@ -286,21 +283,6 @@ impl Courier {
         self.metrics.attempt(word, latency);
         self.log(job, start.1, None, word, latency, None);
         Verdict::Answered(Outcome::Failed)
-    }
-
-    /// Where the event lies, sealed: a raw offset would tell a tenant the traffic of the others. The same on each attempt.
-    fn position(&self, job: &Job) -> HeaderValue {
-        let record = &job.record;
-        let purpose = format!(
-            "tidewire.webhooks.position\0{}\0{}",
-            job.target.tenant, job.stream
-        );
-        let plain = format!(
-            "{}\0{:016x}\0{}\0{}",
-            record.topic, record.incarnation.0, record.partition, record.offset
-        );
-        let sealed = self.positions.seal_same(purpose.as_bytes(), plain.as_bytes());
-        HeaderValue::try_from(URL_SAFE_NO_PAD.encode(sealed)).expect("position: base64 is a header's value")
     }
 
     fn parked(&self, parking: &Parking, now_ms: i64) -> Parked {

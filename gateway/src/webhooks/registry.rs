@@ -4,11 +4,11 @@
 //! contract and what operators know of the owner; when one of the three changes they are compiled anew before they are used
 //! again, all of them by the same knowledge. A change that was made here is seen here before the answer is given.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use auth::control::Control;
 use schemas::contract::Contract;
@@ -31,7 +31,7 @@ use crate::kafka::Logs;
 pub(crate) struct Entry {
     pub(crate) kept: Kept,
     pub(crate) target: Arc<Target>,
-    interests: HashMap<StreamName, Arc<Interest>>,
+    interests: AHashMap<StreamName, Arc<Interest>>,
     epoch: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Entry {
 pub(crate) struct Snapshot {
     pub(crate) number: u64,
     pub(crate) index: Index,
-    entries: HashMap<EndpointId, Arc<Entry>>,
+    entries: AHashMap<EndpointId, Arc<Entry>>,
     /// Which streams read a topic is asked of the logs, when there are any.
     logs: Option<Arc<Logs>>,
 }
@@ -232,7 +232,7 @@ impl Registry {
         let epoch = known.0;
         let before = self.snapshot();
         let versions = self.store.endpoint_versions().await?;
-        let mut entries = HashMap::with_capacity(versions.len());
+        let mut entries = AHashMap::with_capacity(versions.len());
         let mut changed = versions.len() != before.entries.len();
         for version in versions {
             let rate = |rate: u32| self.share(rate);
@@ -317,10 +317,10 @@ fn is_same(kept: &Kept, version: &Version) -> bool {
 }
 
 /// What an endpoint wants, as far as its owner may have it: a stream that is not granted any more is left out.
-fn compiled(kept: &Kept, contract: &Contract, control: &Control) -> HashMap<StreamName, Arc<Interest>> {
+fn compiled(kept: &Kept, contract: &Contract, control: &Control) -> AHashMap<StreamName, Arc<Interest>> {
     let endpoint = &kept.endpoint;
     let Ok(principal) = control.admit(&endpoint.owner.principal()) else {
-        return HashMap::new();
+        return AHashMap::new();
     };
     let compiled = endpoint.granted(contract, &principal).into_iter();
     compiled

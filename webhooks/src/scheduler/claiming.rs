@@ -18,10 +18,9 @@ pub(super) struct Claims {
 
 impl<W: World> Scheduler<W> {
     pub(super) fn claim(&mut self) {
-        let now_ms = self.clock.now_ms();
         let mut rooms: HashMap<EndpointId, usize> = HashMap::new();
         for (endpoint, lane) in &mut self.lanes {
-            let room = match lane.refuses(now_ms) {
+            let room = match lane.refuses(self.now_ms) {
                 // The store gives nothing of an endpoint that is not called: what it gives says that it is called again.
                 Some(_) if lane.is_disabled() => 1,
                 Some(_) => 0,
@@ -60,10 +59,9 @@ impl<W: World> Scheduler<W> {
     pub(super) fn claimed(&mut self, claims: Claims) {
         self.keys.unblock(claims.unblocked);
         for job in claims.jobs.into_iter().map(Arc::new) {
-            let now_ms = self.clock.now_ms();
             let lane = lane_of(&mut self.lanes, &job);
             let target = &job.target;
-            let refused = lane.refuses(now_ms).is_some()
+            let refused = lane.refuses(self.now_ms).is_some()
                 || self
                     .plan
                     .push(

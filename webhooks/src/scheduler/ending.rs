@@ -32,7 +32,7 @@ impl<W: World> Scheduler<W> {
     pub(super) fn ended(&mut self, running: &Running, verdict: Option<Verdict>) {
         let job = &running.job;
         let endpoint = &job.target.endpoint;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms;
         let lane = lane_of(&mut self.lanes, job);
         lane.under_way = lane.under_way.saturating_sub(1);
         self.claim_soon |= job.receipt.is_none();
@@ -58,6 +58,7 @@ impl<W: World> Scheduler<W> {
                 );
                 lane.disable();
                 lane.hold();
+                self.is_any_held = true;
                 self.plan.hold(endpoint);
                 if job.receipt.is_some() && !running.is_parked {
                     self.park_job(job, Duration::ZERO);
@@ -122,6 +123,7 @@ impl<W: World> Scheduler<W> {
         }
         if is_open || is_hopeless || outcome == Outcome::Gone {
             lane_of(&mut self.lanes, job).hold();
+            self.is_any_held = true;
             self.plan.hold(endpoint);
             self.park_queue(endpoint);
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 
 use super::storage::Op;
 use super::world::Parking;
@@ -63,7 +62,7 @@ impl<W: World> Scheduler<W> {
         let wait = self
             .lanes
             .get(endpoint)
-            .and_then(|lane| lane.refuses(self.clock.now_ms()))
+            .and_then(|lane| lane.refuses(self.now_ms))
             .unwrap_or_default();
         for job in self.plan.take(endpoint, |_| true) {
             self.park_job(&job, wait);
@@ -72,7 +71,7 @@ impl<W: World> Scheduler<W> {
 
     /// What takes long is parked while it runs and leaves its place to others; what waits for long is parked.
     pub(super) fn mark_slow(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let mut parked = Vec::new();
         for (number, running) in &mut self.running {
             if running.is_slow || now < running.since + self.bounds.slow_after {

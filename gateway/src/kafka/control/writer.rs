@@ -7,21 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::super::client::Context;
+use super::super::acknowledged::{Acknowledged, Acknowledgement};
 use super::super::settings::KafkaSettings;
 
 /// How long the cluster may take to have it, and this node to read it back.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type Answer = oneshot::Sender<Result<(i32, i64), KafkaError>>;
 
 /// Why nobody knows whether something was written.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +41,7 @@ struct Inner {
     settings: KafkaSettings,
     topic: Arc<str>,
     /// Made when it is first needed, and again when it has failed for good.
-    producer: Mutex<Option<Arc<ThreadedProducer<Delivery>>>>,
+    producer: Mutex<Option<Arc<Acknowledged>>>,
     applied: watch::Receiver<BTreeMap<i32, i64>>,
 }
 
@@ -80,10 +74,11 @@ impl Writer {
     ///
     /// Nobody knows whether it is written.
     pub async fn write(&self, key: &str, value: Option<&[u8]>) -> Result<(), WriteError> {
-        let (answer, answered) = oneshot::channel();
-        self.send(key, value, Some(answer)).map_err(WriteError::Kafka)?;
-        let delivered = timeout(PATIENCE, answered).await.map_err(|_| WriteError::Late)?;
-        let (partition, offset) = delivered
+        let acknowledged = self.send(key, value).map_err(WriteError::Kafka)?;
+        let written = timeout(PATIENCE, acknowledged)
+            .await
+            .map_err(|_| WriteError::Late)?;
+        let (partition, offset) = written
             .map_err(|_| WriteError::Late)?
             .map_err(WriteError::Kafka)?;
         let mut applied = self.inner.applied.clone();
@@ -100,75 +95,36 @@ impl Writer {
 
     /// Connects before somebody waits for it. Blocks.
     pub(super) fn prepare(&self) {
-        let connected = self.producer().and_then(|producer| {
-            let metadata = producer
-                .client()
-                .fetch_metadata(Some(&self.inner.topic), Duration::from_secs(1));
-            metadata.map(drop)
-        });
-        if let Err(error) = connected {
+        let producer = self.producer();
+        if let Err(error) = producer.and_then(|producer| producer.connect(&self.inner.topic)) {
             tracing::debug!(%error, "the control topic's producer is not connected yet");
         }
     }
 
     /// Removes a record that is of no use any more, some time.
     pub(super) fn remove(&self, key: &str) {
-        if let Err(error) = self.send(key, None, None) {
+        if let Err(error) = self.send(key, None) {
             tracing::debug!(%error, "an entry that is over stays in the control topic for now");
         }
     }
 
-    fn send(&self, key: &str, value: Option<&[u8]>, answer: Option<Answer>) -> KafkaResult<()> {
-        let producer = self.producer()?;
-        let mut record = BaseRecord::with_opaque_to(&self.inner.topic, Box::new(answer)).key(key);
-        if let Some(value) = value {
-            record = record.payload(value);
-        }
-        producer.send(record).map_err(|(error, _)| error)
+    fn send(&self, key: &str, value: Option<&[u8]>) -> KafkaResult<oneshot::Receiver<Acknowledgement>> {
+        self.producer()?
+            .send(&self.inner.topic, key.as_bytes(), value, None)
     }
 
-    fn producer(&self) -> KafkaResult<Arc<ThreadedProducer<Delivery>>> {
+    fn producer(&self) -> KafkaResult<Arc<Acknowledged>> {
         let mut producer = self.inner.producer.lock().unwrap_or_else(PoisonError::into_inner);
         // An idempotent producer never recovers from a fatal error.
-        if let Some(good) = producer
-            .take()
-            .filter(|producer| producer.client().fatal_error().is_none())
-        {
+        if let Some(good) = producer.take().filter(|producer| !producer.has_failed()) {
             *producer = Some(Arc::clone(&good));
             return Ok(good);
         }
         let mut config = self.inner.settings.producer();
         // Whoever waits for longer asks again.
         config.set("message.timeout.ms", "8000").set("linger.ms", "0");
-        let made: Arc<ThreadedProducer<Delivery>> = Arc::new(config.create_with_context(Delivery)?);
+        let made = Arc::new(Acknowledged::new(&config)?);
         *producer = Some(Arc::clone(&made));
         Ok(made)
-    }
-}
-
-/// Learns what became of each record.
-struct Delivery;
-
-impl ClientContext for Delivery {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Context.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Context.error(error, reason);
-    }
-}
-
-impl ProducerContext for Delivery {
-    type DeliveryOpaque = Box<Option<Answer>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Option<Answer>>) {
-        let Some(answer) = *answer else { return };
-        let delivered = match result {
-            Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(error.clone()),
-        };
-        // Whoever asked may have gone.
-        drop(answer.send(delivered));
     }
 }
