@@ -222,6 +222,18 @@ impl Lane {
         self.carried.is_empty() && self.stands(around, |have, shared| have >= shared)
     }
 
+    /// Caught up, but for partitions of which nobody knows where they end: nothing of them is to be had now.
+    fn has_what_there_is(&self, around: &Surroundings<'_>) -> bool {
+        self.carried.is_empty()
+            && around.layout.slots(&self.share.selection.tenant).all(|slot| {
+                match (self.vector.get(slot), around.shared.get(slot)) {
+                    (_, Some(Position::Since(_))) => true,
+                    (Some(Position::At(have)), Some(Position::At(shared))) => have >= shared,
+                    _ => false,
+                }
+            })
+    }
+
     fn stands(&self, around: &Surroundings<'_>, holds: impl Fn(i64, i64) -> bool) -> bool {
         around.layout.slots(&self.share.selection.tenant).all(|slot| {
             match (self.vector.get(slot), around.shared.get(slot)) {
@@ -584,7 +596,7 @@ impl Lane {
     pub(crate) fn is_settled(&self, limit: usize, around: &Surroundings<'_>) -> bool {
         self.failed.is_some()
             || self.queue.iter().filter(|frame| frame.is_event()).count() >= limit
-            || (self.asking.is_empty() && self.is_caught_up(around))
+            || (self.asking.is_empty() && self.has_what_there_is(around))
             || !self.has_room(around)
     }
 }

@@ -202,7 +202,10 @@ impl Sequencer {
             Input::Unresolved { slot, since_ms } => {
                 self.layout.entry(slot)?;
                 self.vector.set(slot, Position::Since(since_ms));
-                self.ring().end(slot);
+                let mut ring = self.ring();
+                ring.end(slot);
+                self.metrics.ring_bytes(&self.name, ring.bytes());
+                drop(ring);
                 Some(Item::Unresolved { slot, since_ms })
             }
             Input::Complete { generation } => Some(self.readable(Some(generation))),

@@ -170,7 +170,9 @@ mod tests {
     async fn whoever_waits_when_it_ends_learns_that_nobody_knows() {
         let broker = Broker::start(["a"], 1).expect("a broker");
         let mut config = settings(&broker).producer();
-        config.set("linger.ms", "60000").set("message.timeout.ms", "120000");
+        config
+            .set("linger.ms", "60000")
+            .set("message.timeout.ms", "120000");
         let producer = Acknowledged::new(&config).expect("a producer");
         let told = producer.send("a", b"key", None, None).expect("taken");
         drop(producer);

@@ -516,10 +516,13 @@ impl Live {
         let Some(reading) = find(&mut self.readings, &place.topic, place.partition) else {
             return;
         };
-        // Nothing may change for its streams for a while, so nobody else would pause it.
+        // Nothing may change for its streams for a while, so nobody else would pause it; and librdkafka remembers a pause
+        // beyond the assignment.
         reading.paused = reading.held || is_held_back(&reading.routes, &self.streams);
         if reading.paused {
             report("pause", self.consumer.pause(&list));
+        } else {
+            report("resume", self.consumer.resume(&list));
         }
     }
 

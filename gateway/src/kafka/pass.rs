@@ -455,7 +455,7 @@ fn take(
             }
             gathered.next = record.offset + 1;
             gathered.bytes += record.bytes as u64 + 16;
-            // What is rejected became a dead letter when it was live.
+            // What is rejected became a dead letter when it was new, if somebody read it then.
             if let Ok(Some(event)) = decoder.decode(to_decode(&record, wanted.incarnation, wanted.slot)) {
                 gathered.events.push(event);
             }

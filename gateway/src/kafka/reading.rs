@@ -92,6 +92,7 @@ impl Reading {
     pub(super) fn rest(&mut self) {
         self.next = None;
         self.drop_gathered();
+        (self.held, self.paused) = (false, false);
         self.standing.resolved.store(false, Ordering::Relaxed);
     }
 

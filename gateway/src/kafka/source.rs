@@ -56,7 +56,7 @@ pub struct SourceStatus {
     pub reachable: bool,
     /// Wanted topics that do not exist or cannot be described.
     pub missing_topics: Vec<Arc<str>>,
-    /// Every partition that is read.
+    /// Every partition that is known; those that nobody needs have no position.
     pub partitions: Vec<PartitionStatus>,
 }
 
@@ -214,7 +214,11 @@ impl Source {
                     .resolved
                     .load(Ordering::Relaxed)
                     .then(|| standing.position.load(Ordering::Relaxed)),
-                end: standing.end(&self.table.consumer),
+                end: standing
+                    .resolved
+                    .load(Ordering::Relaxed)
+                    .then(|| standing.end(&self.table.consumer))
+                    .flatten(),
                 lag: standing.lag(&self.table.consumer),
             })
             .collect();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::BaseConsumer;
+use schemas::cursor::Position;
 use schemas::ids::Incarnation;
 use subscriptions::history::{Bounds, OlderError};
 use subscriptions::needs::{Need, Needs};
@@ -27,6 +28,7 @@ use super::lookup::Lookup;
 use super::metrics::{ByPartition, SourceMetrics};
 use super::orders::{Command, Place, Standing, Trouble};
 use super::raw::{self, Described, Waker};
+use super::source::now_ms;
 use super::topology::{Change, Topology, Wanted};
 
 /// How soon what failed is tried again.
@@ -39,11 +41,14 @@ pub(super) enum Note {
     /// The first answer about a partition.
     Found {
         place: Place,
+        /// When it was asked: a later question has another answer.
+        asked_at_ms: i64,
         bounds: Result<Bounds, OlderError>,
     },
     /// A later answer about an unresolved one.
     Resolved {
         place: Place,
+        since_ms: i64,
         start: Result<i64, OlderError>,
     },
     /// Somebody needs a stream that rests.
@@ -98,13 +103,14 @@ struct Work {
     topology: Topology,
     watches: HashMap<Place, Watch>,
     /// Where partitions were left whose topic was taken for gone.
-    left: HashMap<Place, i64>,
+    left: HashMap<Place, Position>,
     /// Partitions that had no leader at the last look: there is nobody to ask about them.
     leaderless: HashSet<(Arc<str>, i32)>,
     next_slot: Vec<u32>,
     phases: Vec<Phase>,
     looked: bool,
     look_failed: bool,
+    looked_at: Option<Instant>,
     look_at: Instant,
     retry_at: Instant,
 }
@@ -129,6 +135,7 @@ impl Steward {
             phases: vec![Phase::default(); self.streams],
             looked: false,
             look_failed: false,
+            looked_at: None,
             look_at: now,
             retry_at: now,
         };
@@ -139,6 +146,9 @@ impl Steward {
         };
         loop {
             self.follow_needs(&mut work);
+            // Before a look, which takes long while Kafka is gone.
+            self.give_up(&mut work);
+            self.complete(&mut work);
             let now = Instant::now();
             if now >= work.look_at {
                 self.look(&mut work);
@@ -148,7 +158,6 @@ impl Steward {
                 work.retry_at = Instant::now() + AGAIN;
             }
             self.metrics.reachable.set(i64::from(self.table.is_reachable()));
-            self.give_up(&mut work);
             self.complete(&mut work);
             let wait = work
                 .look_at
@@ -169,6 +178,14 @@ impl Steward {
     }
 
     fn look(&self, work: &mut Work) {
+        // What one look misses counts when a second one does, some time later.
+        if work.topology.is_in_doubt()
+            && let Some(soonest) = work.looked_at.map(|at| at + DOUBT)
+            && Instant::now() < soonest
+        {
+            work.look_at = soonest;
+            return;
+        }
         // Looks are the sign of life of a quiet cluster, so they come often enough for that, too.
         let interval = self
             .metadata_interval
@@ -222,6 +239,7 @@ impl Steward {
         } else {
             interval
         };
+        work.looked_at = Some(Instant::now());
         work.look_at = Instant::now() + wait;
     }
 
@@ -277,10 +295,12 @@ impl Steward {
         let gone: Vec<Place> = work.watches.keys().filter(|place| dead(place)).cloned().collect();
         for place in gone {
             if let Some(watch) = work.watches.remove(&place) {
-                if watch.standing.resolved.load(Ordering::Relaxed) {
-                    work.left
-                        .insert(place.clone(), watch.standing.position.load(Ordering::Relaxed));
-                }
+                let left = if watch.standing.resolved.load(Ordering::Relaxed) {
+                    Position::At(watch.standing.position.load(Ordering::Relaxed))
+                } else {
+                    Position::Since(now_ms())
+                };
+                work.left.insert(place.clone(), left);
                 self.metrics.lag.remove(&label(&place));
             }
         }

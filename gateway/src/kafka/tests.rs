@@ -190,6 +190,15 @@ fn start_for(
     streams: Vec<Arc<Stream>>,
     needs: &Arc<Needs>,
 ) -> (Source, Vec<Reader>) {
+    start_counted(settings, streams, needs, &mut Registry::default())
+}
+
+fn start_counted(
+    settings: &KafkaSettings,
+    streams: Vec<Arc<Stream>>,
+    needs: &Arc<Needs>,
+    registry: &mut Registry,
+) -> (Source, Vec<Reader>) {
     let mut readers = Vec::new();
     let mut inputs = HashMap::new();
     for stream in &streams {
@@ -212,7 +221,7 @@ fn start_for(
         &contract(streams),
         |name| inputs.get(name).cloned(),
         needs,
-        &mut Registry::default(),
+        registry,
     )
     .expect("the source starts");
     (source, readers)

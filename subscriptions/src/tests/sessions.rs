@@ -413,15 +413,23 @@ async fn who_comes_to_a_stream_that_was_put_to_rest_waits_until_it_is_read_and_m
         drop(first);
         node.settle().await;
         assert!(node.needs.rest(0, Duration::ZERO), "it is gone");
+        let forbidden = node.principal("north", "user/Patient.rs", None);
+        let mut forbidden_reader = node.connect(Some(forbidden), 1 << 20).await;
+        forbidden_reader.subscribe(None).await;
+        assert_eq!(
+            forbidden_reader.until("error").await["code"],
+            "stream_forbidden",
+            "at once"
+        );
+        assert!(
+            !node.needs.rouse(0),
+            "nothing is read for whoever may have nothing of it"
+        );
         // What is known here is of before: nothing was read since.
         node.log.append(1, 0, "north", numbered(1));
         let mut second = node.connect(Some(Arc::clone(&principal)), 1 << 20).await;
         second.until("authorized").await;
         second.subscribe(None).await;
-        let forbidden = node.principal("north", "user/Patient.rs", None);
-        let mut third = node.connect(Some(forbidden), 1 << 20).await;
-        third.subscribe(None).await;
-        assert_eq!(third.until("error").await["code"], "stream_forbidden", "at once");
         node.send(Input::Resting).await;
         node.unresolve(1, 0).await;
         node.settle().await;

@@ -18,7 +18,6 @@ use crate::history::{Bounds, OlderError, Page, Partition};
 use crate::hub::{After, Failure};
 use crate::lane::{Ask, Lane, Owner};
 use crate::layout::Vector;
-use crate::needs::Need;
 use crate::protocol::{Frame, Kind};
 use crate::shard::Shard;
 
@@ -522,11 +521,6 @@ impl State {
     /// Whether a stream is read for those who need it now. Hold a need of it while it matters.
     pub(crate) fn is_read(&self, stream: usize) -> bool {
         self.shards[stream].layout.read == Some(self.needs.generation(stream))
-    }
-
-    /// Somebody needs this stream, if it exists.
-    pub(crate) fn need(&self, stream: &str) -> Option<Need> {
-        Some(self.needs.need(self.stream(stream).ok()?))
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use auth::token::Principal;
 use schemas::contract::Contract;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
@@ -203,7 +204,8 @@ impl Worker {
 
     /// Opens an event stream when its stream is ready.
     async fn open_sse(self: Rc<Self>, sse: Sse, reply: oneshot::Sender<Result<Body, Failure>>) {
-        let needed = self.ready(sse.reading.stream.name.as_str()).await;
+        let reading = &sse.reading;
+        let needed = self.ready(reading.stream.name.as_str(), &reading.principal).await;
         let opened = self.state.borrow_mut().open_sse(sse);
         drop(needed);
         let (place, serial, receiver) = match opened {
@@ -219,19 +221,20 @@ impl Worker {
     }
 
     /// Waits until a stream is read, for a while: a node that has just begun, or that nobody read it on, must not turn its
-    /// readers away. What is given keeps it so until the reader has begun.
-    async fn ready(&self, stream: &str) -> Option<Need> {
-        let need = self.state.borrow().need(stream);
+    /// readers away. What is given keeps it so until the reader has begun. Whoever may have nothing of it does not wait, and it is
+    /// not read for them.
+    async fn ready(&self, stream: &str, principal: &Principal) -> Option<Need> {
+        let need = self.state.borrow().need_of(stream, principal)?;
         let patience = sleep(READY_PATIENCE);
         tokio::pin!(patience);
         loop {
             let readable = self.readable.notified();
             if self.state.borrow().is_ready(stream) {
-                return need;
+                return Some(need);
             }
             tokio::select! {
                 () = readable => {}
-                () = &mut patience => return need,
+                () = &mut patience => return Some(need),
             }
         }
     }

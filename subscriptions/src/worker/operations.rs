@@ -226,6 +226,10 @@ impl State {
     }
 
     /// A subscription of another request waits to begin. `Err(None)`: there is no such session.
+    fn principal(&mut self, place: usize, serial: u64) -> Option<Arc<Principal>> {
+        self.connection(place, serial)?.session.principal.clone()
+    }
+
     fn hold_order(
         &mut self,
         place: usize,
@@ -302,7 +306,7 @@ impl Worker {
         reply: oneshot::Sender<Result<Opened, Failure>>,
     ) {
         let needed = match &first {
-            Some(first) => self.ready(first.bound.stream.as_str()).await,
+            Some(first) => self.ready(first.bound.stream.as_str(), &stream.principal).await,
             None => None,
         };
         let opened = self.state.borrow_mut().open_graphql(stream, first);
@@ -332,7 +336,10 @@ impl Worker {
                     return;
                 }
             };
-            _needed = self.ready(subscribe.bound.stream.as_str()).await;
+            let principal = self.state.borrow_mut().principal(place, serial);
+            if let Some(principal) = principal {
+                _needed = self.ready(subscribe.bound.stream.as_str(), &principal).await;
+            }
             let mut state = self.state.borrow_mut();
             let goes_on = state
                 .connection(place, serial)

@@ -37,7 +37,7 @@ impl Worker {
         } = pull;
         let waiting = Rc::new(Notify::new());
         let mut changes = self.state.borrow().services.authenticator.control().changes();
-        let needed = self.ready(reading.stream.name.as_str()).await;
+        let needed = self.ready(reading.stream.name.as_str(), &reading.principal).await;
         changes.mark_unchanged();
         let begun = self.state.borrow_mut().begin_pull(&mut reading, &waiting);
         drop(needed);

@@ -74,10 +74,10 @@ impl State {
     }
 
     /// Whoever may have something of a stream needs it.
-    fn need_of(&self, stream: &str, principal: &Principal) -> Option<Need> {
+    pub(super) fn need_of(&self, stream: &str, principal: &Principal) -> Option<Need> {
         let place = self.stream(stream).ok()?;
         Grant::compile(&self.contract.streams[place], principal).ok()?;
-        self.need(stream)
+        Some(self.needs.need(place))
     }
 
     /// What this principal gets of a stream that is ready, by what is known of it now.
@@ -202,10 +202,9 @@ impl State {
         };
         let has_room = connection.waiting.len() < self.config.subscriptions_per_session_max;
         // A stream that is not granted is not read for whoever asks.
-        let need = has_room
-            .then(|| self.need_of(&wanted.stream, &principal))
-            .flatten();
-        if need.is_none() || self.is_ready(&wanted.stream) {
+        // Held until it has begun.
+        let need = self.need_of(&wanted.stream, &principal);
+        if !has_room || need.is_none() || self.is_ready(&wanted.stream) {
             self.subscribe(place, wanted, &principal);
             return;
         }
@@ -213,7 +212,7 @@ impl State {
         let number = self.serial();
         self.connections[place].wait(number, &wanted.id);
         let task = self.tasks.spawn_local(async move {
-            let _needed = (need, worker.ready(&wanted.stream).await);
+            let _needed = (need, worker.ready(&wanted.stream, &principal).await);
             let mut state = worker.state.borrow_mut();
             let Some(connection) = state.connection(place, serial) else {
                 return;

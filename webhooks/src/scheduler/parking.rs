@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::storage::Op;
 use super::world::Parking;
 use super::{Job, Running, Scheduler, World};

@@ -3,6 +3,7 @@
 //! Invariant: a partition is read exactly while one of its streams is. A stream that rests keeps its partitions announced, at
 //! no place in their logs; who needs it is let in when all of them have one again.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::orders::{Command, Place};
@@ -57,8 +58,8 @@ impl Steward {
                 self.tell(Command::Resting { stream });
             }
         }
-        if begins {
-            // What was found while nobody cared may be another topic by now.
+        if begins && !work.look_failed {
+            // What was found while nobody cared may be another topic by now. Not while Kafka is gone: that takes long.
             self.look(work);
         }
         if begins || ends {
@@ -85,6 +86,7 @@ impl Steward {
                 (State::Resting, false) | (_, true) => {}
                 (_, false) => {
                     watch.state = State::Resting;
+                    watch.standing.resolved.store(false, Ordering::Relaxed);
                     self.metrics.lag.remove(&label(&place));
                     let since_ms = now_ms();
                     self.tell(Command::Rest { place, since_ms });

@@ -78,21 +78,23 @@ impl Steward {
         match (begin, left) {
             _ if !needed => self.announce(work, place, Position::Since(now_ms())),
             (Begin::Zero, _) => self.announce(work, place, Position::At(0)),
-            (Begin::Again, Some(offset)) => self.announce(work, place, Position::At(offset)),
+            (Begin::Again, Some(left)) => self.announce(work, place, left),
             (Begin::End | Begin::Again, _) => self.find(work, place),
         }
     }
 
     /// Asks where a partition ends: there it begins to be read.
     pub(super) fn find(&self, work: &mut Work, place: &Place) {
+        let asked_at_ms = now_ms();
         if let Some(watch) = work.watches.get_mut(place) {
             watch.state = State::Finding {
                 asked_at: Instant::now(),
-                asked_at_ms: now_ms(),
+                asked_at_ms,
             };
         }
-        if work.has_no_leader(place) {
-            self.announce(work, place, Position::Since(now_ms()));
+        // Nobody waits for who cannot be asked.
+        if work.has_no_leader(place) || work.look_failed {
+            self.announce(work, place, Position::Since(asked_at_ms));
             return;
         }
         let (notes, asked) = (self.notes.clone(), place.clone());
@@ -102,11 +104,15 @@ impl Steward {
                 let bounds = client.bounds(&asked.topic, asked.partition, time_for(lane));
                 let answered = asked_of(&bounds);
                 let place = asked.clone();
-                drop(notes.send(Note::Found { place, bounds }));
+                drop(notes.send(Note::Found {
+                    place,
+                    asked_at_ms,
+                    bounds,
+                }));
                 answered
             });
         if refused.is_err() {
-            self.announce(work, place, Position::Since(now_ms()));
+            self.announce(work, place, Position::Since(asked_at_ms));
         }
     }
 
@@ -172,14 +178,16 @@ impl Steward {
 
     pub(super) fn note(&self, work: &mut Work, note: Note) {
         match note {
-            Note::Found { place, bounds } => {
-                // It may have been given up, or removed and found again, meanwhile.
-                let Some(State::Finding { asked_at_ms, .. }) =
-                    work.watches.get(&place).map(|watch| &watch.state)
-                else {
-                    return;
-                };
-                let since_ms = *asked_at_ms;
+            Note::Found {
+                place,
+                asked_at_ms: since_ms,
+                bounds,
+            } => {
+                // It may have been given up, put to rest, or removed and found again, meanwhile.
+                match work.watches.get(&place).map(|watch| &watch.state) {
+                    Some(State::Finding { asked_at_ms, .. }) if *asked_at_ms == since_ms => {}
+                    _ => return,
+                }
                 match bounds {
                     Ok(bounds) => {
                         self.table.alive.heard();
@@ -194,13 +202,21 @@ impl Steward {
                     }
                 }
             }
-            Note::Resolved { place, start } => {
+            Note::Resolved {
+                place,
+                since_ms: asked_ms,
+                start,
+            } => {
                 let Some(watch) = work.watches.get_mut(&place) else {
                     return;
                 };
-                let State::Unresolved { asking, .. } = &mut watch.state else {
+                let State::Unresolved { since_ms, asking } = &mut watch.state else {
                     return;
                 };
+                // It may have been put to rest and needed again since.
+                if *since_ms != asked_ms {
+                    return;
+                }
                 *asking = false;
                 if let Ok(start) = start {
                     watch.state = State::Live;
@@ -263,7 +279,7 @@ impl Steward {
                 "the log is shorter than what was read of it; it is read on as a new partition"
             );
             self.remove(work, &place.topic, place.incarnation, Some(place.partition));
-            work.left.insert(place.clone(), bounds.end);
+            work.left.insert(place.clone(), Position::At(bounds.end));
             self.appear(work, &place, Begin::Again);
         }
     }
@@ -290,7 +306,11 @@ impl Steward {
                                 });
                             let answered = asked_of(&start);
                             let place = asked.clone();
-                            drop(notes.send(Note::Resolved { place, start }));
+                            drop(notes.send(Note::Resolved {
+                                place,
+                                since_ms,
+                                start,
+                            }));
                             answered
                         });
                     *asking = refused.is_ok();

@@ -152,3 +152,58 @@ async fn what_appears_while_a_stream_rests_is_known_and_read_when_it_is_needed()
     assert_eq!(starts(reader), [Position::At(0), Position::At(1)]);
     source.stop().await;
 }
+
+/// Waits until one of these lines is among the metrics.
+async fn metric(registry: &Registry, lines: &[&str]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !shows(registry, lines) {
+        assert!(tokio::time::Instant::now() < deadline, "never: {lines:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn shows(registry: &Registry, lines: &[&str]) -> bool {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).expect("metrics");
+    text.lines().any(|have| lines.contains(&have))
+}
+
+#[tokio::test]
+async fn a_stream_that_rests_while_it_is_held_back_is_read_again_when_it_is_needed() {
+    let broker = Broker::start(["a"], 1).expect("a broker");
+    let (needs, mut registry) = (Arc::new(Needs::new(1)), Registry::default());
+    let streams = vec![stream("events", "a")];
+    let (source, mut readers) = start_counted(&on_demand(&broker), streams, &needs, &mut registry);
+    let reader = &mut readers[0];
+    let need = needs.need(0);
+    reader.until("it is read", |reader| reader.complete).await;
+    // More than may wait for a sequencer, which takes nothing for now.
+    let writer = Writer::new(&broker);
+    let large = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+    let is_held_back = "source_held_back_total{stream=\"events\"} 1";
+    let mut written = 0;
+    while !shows(&registry, &[is_held_back]) {
+        // The embedded broker keeps five megabytes of a partition.
+        for _ in 0..45 {
+            writer.write("a", 0, &large);
+            written += 1;
+        }
+        writer.flush();
+        let are_read = format!("source_records_total{{stream=\"events\"}} {written}");
+        metric(&registry, &[&are_read, is_held_back]).await;
+    }
+    drop(need);
+    metric(&registry, &["source_streams_read 0"]).await;
+    reader
+        .until("it rests", |reader| reader.resting && nowhere(reader))
+        .await;
+
+    let _need = needs.need(0);
+    reader.until("it is read again", |reader| reader.complete).await;
+    assert_eq!(starts(reader), [Position::At(written)]);
+    writer.write("a", 0, "{}");
+    reader
+        .until("what comes", |reader| reader.events.contains(&(0, written)))
+        .await;
+    source.stop().await;
+}
