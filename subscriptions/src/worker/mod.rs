@@ -1,4 +1,4 @@
-//! A thread that owns sessions: one per core, nothing in it is shared but the rings and the finished bodies.
+//! A thread that owns sessions: one for every two cores, nothing in it is shared but the rings and the finished bodies.
 //!
 //! Invariant: a round applies all batches that are there, then writes once per reader, then lets the lanes go on. Nobody
 //! joins a group while a round is being applied.

@@ -91,8 +91,8 @@ pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
         .into_iter()
         .filter(|row| only.is_none_or(|only| row.name.contains(only)))
     {
-        let line = match one(kafka, &issuer, &row).await {
-            Ok((outcome, bare)) => line(&row, &outcome, bare),
+        let line = match rounds(kafka, &issuer, &row).await {
+            Ok(rounds) => line(&row, &rounds),
             // The other rows are worth having all the same.
             Err(error) => format!(
                 "| {}, {:?} | {} | failed: {error:#} |",
@@ -105,7 +105,25 @@ pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
     Ok(text)
 }
 
-async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<(Outcome, f64)> {
+/// What a row came to, and the bare loop beside it.
+type Round = (Outcome, f64);
+
+/// Where something is aimed at, gateway and bare loop take turns three times. Ordered by their share; the middle one counts.
+async fn rounds(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<Vec<Round>> {
+    let count = if row.aim.is_some() { 3 } else { 1 };
+    let mut rounds = Vec::with_capacity(count);
+    for _ in 0..count {
+        rounds.push(one(kafka, issuer, row).await?);
+    }
+    rounds.sort_by(|a, b| share(a).total_cmp(&share(b)));
+    Ok(rounds)
+}
+
+fn share((outcome, bare): &Round) -> f64 {
+    100.0 * outcome.deliveries_per_cpu_second() / bare
+}
+
+async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<Round> {
     let topic = format!("load-{:08x}", rand::random::<u32>());
     Topics::new(kafka.bootstrap())?.create(&topic, 1, &[]).await?;
     let gateway = gateway(kafka, issuer, &topic).await?;
@@ -156,14 +174,22 @@ async fn gateway(kafka: &Kafka, issuer: &Issuer, topic: &str) -> Result<Gateway>
     setup.start().await
 }
 
-fn line(row: &Row, outcome: &Outcome, bare: f64) -> String {
+fn line(row: &Row, rounds: &[Round]) -> String {
+    let Some(middle) = rounds.get(rounds.len() / 2) else {
+        return String::new();
+    };
+    let (outcome, bare) = middle;
     let ms = |us: u64| format!("{:.1}", us as f64 / 1000.0);
     let at = |share: f64| ms(outcome.latencies.value_at_quantile(share));
     let bare_at = |share: f64| ms(outcome.bare_latencies.value_at_quantile(share));
     let ours = outcome.deliveries_per_cpu_second();
-    let aim = row
-        .aim
-        .map_or(String::new(), |aim| format!(" (aim {:.0}%)", aim * 100.0));
+    let shares: Vec<String> = rounds
+        .iter()
+        .map(|round| format!("{:.0}%", share(round)))
+        .collect();
+    let aim = row.aim.map_or(String::new(), |aim| {
+        format!(" of {} (aim {:.0}%)", shares.join(", "), aim * 100.0)
+    });
     format!(
         "| {}, {:?} | {} | {} | {}, {} | {} / {} / {} | {} / {} | {:.0} | {bare:.0} | {:.0}%{aim} | {:.1} / {:.1} |",
         row.name,
@@ -178,7 +204,7 @@ fn line(row: &Row, outcome: &Outcome, bare: f64) -> String {
         bare_at(0.5),
         bare_at(0.99),
         ours,
-        100.0 * ours / bare,
+        share(middle),
         outcome.idle_bytes / 1024.0,
         outcome.loaded_bytes / 1024.0,
     )

@@ -67,6 +67,8 @@ impl World {
             &self.issuer,
             contract::observations(topics),
         )
+        // More than one, on whatever machine.
+        .limit("workers", 2)
     }
 
     /// The same, as GraphQL clients see it.
