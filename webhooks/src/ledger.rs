@@ -147,6 +147,15 @@ impl Ledger {
             .is_some_and(|window| window.open.len() >= self.open_offsets_max)
     }
 
+    /// Whether half of the partition's window is free: one that was full is read on then. What was fetched ahead is lost with
+    /// each pause, so a full window is not to be left and entered again for each offset.
+    #[must_use]
+    pub fn has_room(&self, partition: &Partition) -> bool {
+        self.windows
+            .get(partition)
+            .is_none_or(|window| window.open.len() <= self.open_offsets_max / 2)
+    }
+
     /// Whether a receipt still counts: its partition has been ours without a break.
     #[must_use]
     pub fn is_current(&self, receipt: &Receipt) -> bool {

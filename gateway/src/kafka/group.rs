@@ -40,7 +40,7 @@ use notes::Notes;
 const BATCH_MAX: usize = 512;
 /// How long the thread sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(50);
-/// How long while something waits for the scheduler, whose channel cannot wake us.
+/// How long while something waits for the scheduler, or a partition for what is to be settled: neither can wake us.
 const HELD_BACK: Duration = Duration::from_millis(2);
 /// How often is committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
@@ -287,7 +287,8 @@ impl Work {
             self.flush();
             self.hold_back();
             self.commit();
-            let timeout = if self.waiting.is_empty() { IDLE } else { HELD_BACK };
+            let is_held = !self.waiting.is_empty() || self.reading.values().any(|reading| reading.paused);
+            let timeout = if is_held { HELD_BACK } else { IDLE };
             self.queue.poll(timeout, BATCH_MAX, &mut polled);
             for item in polled.drain(..) {
                 self.take(item);
@@ -476,7 +477,12 @@ impl Work {
         self.is_paused = self.waiting.len() > limit;
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (partition, reading) in &mut self.reading {
-            let wanted = self.is_paused || self.ledger.is_full(partition);
+            let is_full = if reading.paused {
+                !self.ledger.has_room(partition)
+            } else {
+                self.ledger.is_full(partition)
+            };
+            let wanted = self.is_paused || is_full;
             if reading.paused != wanted && self.ledger.next(partition).is_some() {
                 reading.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };

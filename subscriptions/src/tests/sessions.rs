@@ -505,16 +505,50 @@ async fn a_slow_event_stream_gets_a_long_replay_whole_while_others_go_on() {
                 n += 1;
             }
         }
-        let numbers: Vec<i64> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: {\"spec"))
-            .map(|rest| {
-                let (_, after) = rest.split_once("\"n\":").unwrap();
-                let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-                digits.parse().unwrap()
-            })
-            .collect();
-        assert_eq!(numbers, (0..100).collect::<Vec<i64>>());
+        assert_eq!(numbers(&text), (0..100).collect::<Vec<i64>>());
+    })
+    .await;
+}
+
+/// The numbers of the events in the text of an event stream.
+fn numbers(text: &str) -> Vec<i64> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: {\"spec"))
+        .map(|rest| {
+            let (_, after) = rest.split_once("\"n\":").unwrap();
+            let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replay_gives_back_for_want_of_memory_is_read_again_from_there() {
+    local(async {
+        let config = HubConfig {
+            ring_bytes_max: 1,
+            group_log_bytes_max: 1,
+            ..HubConfig::default()
+        };
+        let mut node = node(config).await;
+        let begin = node
+            .pull("north", After::Latest, 1, Duration::ZERO)
+            .await
+            .unwrap()
+            .next;
+        for n in 0..300 {
+            let mut value = numbered(n);
+            value["text"] = json!("x".repeat(1_000));
+            node.publish(0, "north", value).await;
+        }
+        node.log.page_events(100);
+        let mut slow = node.sse("north", node.after("north", &begin)).await;
+        let mut text = String::new();
+        while text.matches("\ndata: {\"specversion").count() < 300 {
+            text.push_str(std::str::from_utf8(&slow.recv().await.unwrap()).unwrap());
+            node.settle().await;
+        }
+        assert_eq!(numbers(&text), (0..300).collect::<Vec<i64>>());
     })
     .await;
 }

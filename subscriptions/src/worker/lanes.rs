@@ -208,6 +208,8 @@ impl State {
         self.lanes_bytes = self.lanes_bytes.saturating_sub(lane.counted);
         lane.counted = 0;
         let queue = lane.take_queue();
+        // What is read again is before where a page was read to.
+        lane.forget_pages();
         let mut gaps = Vec::new();
         rewind(&mut lane.vector, queue.iter(), &mut gaps);
         self.shards[stream].with_lane(place, queue_bytes_max, |lane, around| {

@@ -638,7 +638,9 @@ async fn a_crowd_that_resumes_from_nearby_positions_shares_few_passes() -> Resul
         let address = gateway.address();
         resuming.spawn(async move {
             let mut reader = Reader::open(surface, address, want).await?;
-            take_all(&mut reader, &mut owed).await
+            take_all(&mut reader, &mut owed)
+                .await
+                .with_context(|| format!("{surface:?}, reader {n}"))
         });
     }
     while let Some(reader) = resuming.join_next().await {

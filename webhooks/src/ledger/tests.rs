@@ -79,6 +79,22 @@ fn the_window_is_bounded() {
 }
 
 #[test]
+fn a_window_that_was_full_has_room_when_half_of_it_is_free() {
+    let mut ledger = Ledger::new(4);
+    ledger.assign(partition(0), Incarnation(1), 0);
+    let receipts: Vec<_> = (0..4)
+        .map(|offset| ledger.register(&partition(0), offset, 1).expect("ours"))
+        .collect();
+    let mut has_room = Vec::new();
+    for receipt in &receipts {
+        has_room.push(ledger.has_room(&partition(0)));
+        ledger.settle(receipt);
+    }
+    assert_eq!(has_room, [false, false, true, true]);
+    assert!(ledger.has_room(&partition(1)), "it is not ours");
+}
+
+#[test]
 fn receipts_of_an_assignment_that_is_over_are_void() {
     let mut ledger = Ledger::new(10);
     ledger.assign(partition(0), Incarnation(1), 0);
