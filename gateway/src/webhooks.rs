@@ -224,6 +224,7 @@ impl Webhooks {
             asks,
             receipts: Arc::clone(&receipts),
             open_offsets_max: config.open_offsets_max,
+            open_bytes_max: config.open_bytes_max,
             metrics: metrics.clone(),
         })?;
 

@@ -2,8 +2,8 @@
 //!
 //! One invariant: the offset to commit never passes one that is not settled, whatever completes in which order, and what
 //! completes for a partition after it was taken away changes nothing. Bounded: a partition holds at most
-//! `open_offsets_max` offsets above the first one that is open; then its reading waits. Knows nothing of Kafka's client and
-//! of deliveries: an offset is owed a number of them.
+//! `open_offsets_max` offsets above the first one that is open, and all of them together about `open_bytes_max`, each its share;
+//! then its reading waits. Knows nothing of Kafka's client and of deliveries: an offset is owed a number of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -44,6 +44,9 @@ pub struct Commit {
 pub struct Ledger {
     windows: AHashMap<Partition, Window>,
     open_offsets_max: usize,
+    open_bytes_max: usize,
+    /// What waits costs so many bytes, over all partitions.
+    bytes: usize,
     /// Counts assignments, so that what was owed under one is not settled under the next.
     assignments: u64,
 }
@@ -54,6 +57,8 @@ struct Window {
     incarnation: Incarnation,
     /// Ordered by offset; the first one is not settled.
     open: VecDeque<Entry>,
+    /// What waits of it costs so many bytes.
+    bytes: usize,
     /// The offset after the last one that was registered.
     next: i64,
     /// What was last given out to be committed.
@@ -64,6 +69,7 @@ struct Window {
 struct Entry {
     offset: i64,
     owed: usize,
+    bytes: usize,
 }
 
 impl Ledger {
@@ -73,8 +79,17 @@ impl Ledger {
         Self {
             windows: AHashMap::new(),
             open_offsets_max: open_offsets_max.max(1),
+            open_bytes_max: usize::MAX,
+            bytes: 0,
             assignments: 0,
         }
+    }
+
+    /// Bounds what waits over all partitions, in bytes.
+    #[must_use]
+    pub fn bounded(mut self, open_bytes_max: usize) -> Self {
+        self.open_bytes_max = open_bytes_max.max(1);
+        self
     }
 
     /// Takes on a partition, to be read from `offset`. What was open for it before is forgotten: its receipts are void.
@@ -84,15 +99,19 @@ impl Ledger {
             assignment: self.assignments,
             incarnation,
             open: VecDeque::new(),
+            bytes: 0,
             next: offset,
             committed: offset,
         };
-        self.windows.insert(partition, window);
+        if let Some(before) = self.windows.insert(partition, window) {
+            self.bytes -= before.bytes;
+        }
     }
 
     /// Gives up a partition. `Some` is what may still be committed for it: not after the group has given it to another.
     pub fn revoke(&mut self, partition: &Partition) -> Option<Commit> {
         let window = self.windows.remove(partition)?;
+        self.bytes -= window.bytes;
         window.commit(partition)
     }
 
@@ -100,6 +119,17 @@ impl Ledger {
     /// wants. Offsets come in order; there may be holes between them. `None` where the partition is not ours, or the
     /// offset was registered before (a consumer that went back).
     pub fn register(&mut self, partition: &Partition, offset: i64, owed: usize) -> Option<Receipt> {
+        self.register_sized(partition, offset, owed, 0)
+    }
+
+    /// The same, for what costs so many bytes until it is settled.
+    pub fn register_sized(
+        &mut self,
+        partition: &Partition,
+        offset: i64,
+        owed: usize,
+        bytes: usize,
+    ) -> Option<Receipt> {
         let window = self.windows.get_mut(partition)?;
         if offset < window.next {
             return None;
@@ -107,7 +137,10 @@ impl Ledger {
         window.next = offset + 1;
         // Settled from the start, and nothing open before it: the window stays empty.
         if owed > 0 || !window.open.is_empty() {
-            window.open.push_back(Entry { offset, owed });
+            let bytes = if owed > 0 { bytes } else { 0 };
+            window.open.push_back(Entry { offset, owed, bytes });
+            window.bytes += bytes;
+            self.bytes += bytes;
         }
         Some(Receipt {
             partition: partition.clone(),
@@ -132,6 +165,11 @@ impl Ledger {
         if let Some(entry) = place.ok().and_then(|place| window.open.get_mut(place)) {
             debug_assert!(entry.owed > 0, "ledger: no delivery is settled twice");
             entry.owed = entry.owed.saturating_sub(1);
+            if entry.owed == 0 {
+                let bytes = std::mem::take(&mut entry.bytes);
+                window.bytes -= bytes;
+                self.bytes -= bytes;
+            }
         }
         while window.open.front().is_some_and(|entry| entry.owed == 0) {
             window.open.pop_front();
@@ -142,18 +180,26 @@ impl Ledger {
     /// Whether the partition's window is full, so that it is not read on until something is settled.
     #[must_use]
     pub fn is_full(&self, partition: &Partition) -> bool {
-        self.windows
-            .get(partition)
-            .is_some_and(|window| window.open.len() >= self.open_offsets_max)
+        self.windows.get(partition).is_some_and(|window| {
+            window.open.len() >= self.open_offsets_max
+                || (self.bytes >= self.open_bytes_max && window.bytes >= self.share(self.open_bytes_max))
+        })
     }
 
     /// Whether half of the partition's window is free: one that was full is read on then. What was fetched ahead is lost with
     /// each pause, so a full window is not to be left and entered again for each offset.
     #[must_use]
     pub fn has_room(&self, partition: &Partition) -> bool {
-        self.windows
-            .get(partition)
-            .is_none_or(|window| window.open.len() <= self.open_offsets_max / 2)
+        self.windows.get(partition).is_none_or(|window| {
+            window.open.len() <= self.open_offsets_max / 2
+                && (self.bytes <= self.open_bytes_max / 2
+                    || window.bytes <= self.share(self.open_bytes_max) / 2)
+        })
+    }
+
+    /// What each partition may have of all.
+    fn share(&self, all: usize) -> usize {
+        all / self.windows.len().max(1)
     }
 
     /// Whether a receipt still counts: its partition has been ours without a break.

@@ -39,6 +39,8 @@ pub struct Webhooks {
     pub endpoints_per_tenant_max: usize,
     /// Offsets of a partition above the first that is not settled.
     pub open_offsets_max: usize,
+    /// What may wait on this node for a delivery to be over or parked, in bytes, over all partitions.
+    pub open_bytes_max: usize,
     /// How often endpoints are looked at.
     pub registry_interval: Duration,
     /// When to try again, where an endpoint does not say.
@@ -73,7 +75,8 @@ impl Default for Webhooks {
             private_networks: Vec::new(),
             origin: "tidewire".to_owned(),
             endpoints_per_tenant_max: 100,
-            open_offsets_max: 10_000,
+            open_offsets_max: 100_000,
+            open_bytes_max: 64 << 20,
             registry_interval: Duration::from_secs(1),
             retry: Schedule::standard(),
             scheduler: scheduler::Bounds::default(),
@@ -133,6 +136,7 @@ pub(super) fn read(root: &Section) -> Webhooks {
         1..=100_000,
     );
     webhooks.open_offsets_max = section.size("open_offsets_max", webhooks.open_offsets_max, 1..=1_000_000);
+    webhooks.open_bytes_max = section.size("open_bytes_max", webhooks.open_bytes_max, 1 << 20..=64 << 30);
     webhooks.session_timeout = section.millis("session_timeout_ms", webhooks.session_timeout, 1000..=300_000);
     webhooks.registry_interval =
         section.millis("registry_interval_ms", webhooks.registry_interval, 50..=60_000);

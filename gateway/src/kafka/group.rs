@@ -38,6 +38,9 @@ use notes::Notes;
 
 /// Items taken from librdkafka at once.
 const BATCH_MAX: usize = 512;
+/// A record that waits is there as it came, and decoded; each delivery of it costs about so much besides.
+const RECORD_COPIES: usize = 2;
+const JOB_BYTES: usize = 1024;
 /// How long the thread sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(50);
 /// How long while something waits for the scheduler, or a partition for what is to be settled: neither can wake us.
@@ -140,6 +143,7 @@ pub(crate) struct Parts {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) open_offsets_max: usize,
+    pub(crate) open_bytes_max: usize,
     pub(crate) metrics: Metrics,
 }
 
@@ -177,7 +181,7 @@ impl Group {
             consumer: parts.consumer,
             queue,
             planner: parts.planner,
-            ledger: Ledger::new(parts.open_offsets_max),
+            ledger: Ledger::new(parts.open_offsets_max).bounded(parts.open_bytes_max),
             notes: Notes::default(),
             scheduler: parts.scheduler,
             asks: parts.asks,
@@ -381,7 +385,11 @@ impl Work {
         {
             owed.retain(|job| !reading.settled.remove(&job.delivery));
         }
-        let Some(receipt) = self.ledger.register(&partition, record.offset, owed.len()) else {
+        let bytes = RECORD_COPIES * record.bytes + JOB_BYTES * owed.len();
+        let Some(receipt) = self
+            .ledger
+            .register_sized(&partition, record.offset, owed.len(), bytes)
+        else {
             return;
         };
         self.metrics.records.inc();

@@ -79,6 +79,31 @@ fn the_window_is_bounded() {
 }
 
 #[test]
+fn what_waits_is_bounded_in_bytes_and_each_partition_has_its_share() {
+    let mut ledger = Ledger::new(1000).bounded(100);
+    for number in 0..2 {
+        ledger.assign(partition(number), Incarnation(1), 0);
+    }
+    let large: Vec<_> = (0..9)
+        .map(|offset| ledger.register_sized(&partition(0), offset, 1, 10).expect("ours"))
+        .collect();
+    assert!(!ledger.is_full(&partition(0)), "the others have nothing");
+    let small = ledger.register_sized(&partition(1), 0, 1, 10).expect("ours");
+    assert!(ledger.is_full(&partition(0)), "it has more than its share");
+    assert!(!ledger.is_full(&partition(1)), "and this one has not");
+    assert!(!ledger.has_room(&partition(0)) && ledger.has_room(&partition(1)));
+    // What is settled costs nothing, also while something before it is open.
+    for receipt in large.iter().skip(1) {
+        ledger.settle(receipt);
+    }
+    assert!(ledger.has_room(&partition(0)));
+    ledger.settle(&small);
+    ledger.revoke(&partition(0));
+    ledger.assign(partition(0), Incarnation(1), 9);
+    assert_eq!(ledger.bytes, 0);
+}
+
+#[test]
 fn a_window_that_was_full_has_room_when_half_of_it_is_free() {
     let mut ledger = Ledger::new(4);
     ledger.assign(partition(0), Incarnation(1), 0);
