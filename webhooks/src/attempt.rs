@@ -10,6 +10,7 @@ use auth::clock::Clock;
 use auth::egress::{Client, EgressError, Request, SendBounds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ const POSITION: HeaderName = HeaderName::from_static("tidewire-position");
 const SKIPPED: HeaderName = HeaderName::from_static("tidewire-dead-lettered");
 
 /// What is sent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
     /// To whom.
     pub endpoint: &'a Endpoint,
@@ -46,7 +47,7 @@ pub struct Outgoing<'a> {
     /// The how-manieth attempt of it, from 1.
     pub number: u32,
     /// The event.
-    pub rendered: &'a Rendered,
+    pub rendered: Rendered,
     /// Where it lies, sealed.
     pub position: Option<&'a HeaderValue>,
     /// A delivery before this one that was given up.
@@ -87,18 +88,27 @@ impl fmt::Debug for Answered {
     }
 }
 
-/// The headers of an attempt at this time.
+/// The headers of an attempt at this time, and its body.
 #[must_use]
-pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> HeaderMap {
-    let (endpoint, rendered) = (outgoing.endpoint, outgoing.rendered);
+pub fn headers(outgoing: Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> (HeaderMap, Bytes) {
+    let Outgoing {
+        endpoint, rendered, ..
+    } = outgoing;
+    let schemes = &endpoint.spec.signing;
+    let is_message_signed = schemes.contains(&Scheme::Rfc9421);
+    let content_type = rendered
+        .headers
+        .iter()
+        .find(|(name, _)| is_message_signed && *name == header::CONTENT_TYPE)
+        .map(|(_, value)| value.clone());
     let timestamp_s = now_ms.div_euclid(1000);
     let mut headers = HeaderMap::with_capacity(16 + rendered.headers.len());
     // The endpoint's own first: none of them can take the place of ours.
     for (name, value) in &endpoint.spec.headers {
         headers.insert(name.clone(), value.clone());
     }
-    for (name, value) in &rendered.headers {
-        headers.insert(name.clone(), value.clone());
+    for (name, value) in rendered.headers {
+        headers.insert(name, value);
     }
     if let Some(position) = outgoing.position {
         headers.insert(POSITION, position.clone());
@@ -114,7 +124,6 @@ pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> 
     if let Some(dead_lettered) = outgoing.dead_lettered {
         set(SKIPPED, dead_lettered.as_str());
     }
-    let schemes = &endpoint.spec.signing;
     let id = outgoing.delivery.as_str();
     let standard = endpoint
         .keys
@@ -122,17 +131,12 @@ pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> 
     if let Some(signature) = standard {
         set(SIGNATURE, &signature);
     }
-    if schemes.contains(&Scheme::Rfc9421) {
+    if is_message_signed {
         let digest = content_digest(&rendered.body);
-        let content_type = rendered
-            .headers
-            .iter()
-            .find(|(name, _)| *name == header::CONTENT_TYPE)
-            .and_then(|(_, value)| value.to_str().ok());
         let signed = Signed {
             target_uri: endpoint.spec.url.as_str(),
             content_digest: &digest,
-            content_type,
+            content_type: content_type.as_ref().and_then(|value| value.to_str().ok()),
             id,
             timestamp_s,
         };
@@ -146,20 +150,22 @@ pub fn headers(outgoing: &Outgoing<'_>, signer: &MessageSigner, now_ms: i64) -> 
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
     }
-    headers
+    (headers, rendered.body)
 }
 
 /// Sends a delivery. Cancel safe: the connection is given up, and the receiver may have got it.
-pub async fn post(client: &Client, outgoing: &Outgoing<'_>, signer: &MessageSigner, clock: Clock) -> Report {
+pub async fn post(client: &Client, outgoing: Outgoing<'_>, signer: &MessageSigner, clock: Clock) -> Report {
     let start = Instant::now();
+    let spec = &outgoing.endpoint.spec;
+    let (headers, body) = headers(outgoing, signer, clock.now_ms());
     let request = Request {
         method: Method::POST,
-        url: &outgoing.endpoint.spec.url,
-        headers: headers(outgoing, signer, clock.now_ms()),
-        body: outgoing.rendered.body.clone().into(),
+        url: &spec.url,
+        headers,
+        body: body.into(),
     };
     let bounds = SendBounds {
-        deadline: outgoing.endpoint.spec.timeout,
+        deadline: spec.timeout,
         body_deadline: ANSWER_BODY,
         body_bytes_max: ANSWER_BYTES_MAX,
     };

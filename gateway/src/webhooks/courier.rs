@@ -87,7 +87,8 @@ impl World for Courier {
             }
         };
         let endpoint = &entry.kept.endpoint;
-        let rendered = event.render(&mask, endpoint.spec.content);
+        let rendered = Arc::unwrap_or_clone(event.render(&mask, endpoint.spec.content));
+        let sent = (self.body_bytes_max > 0).then(|| rendered.body.clone());
         let client = match self.clients.of(endpoint) {
             Ok(client) => client,
             Err(error) => return self.unsent(&job, start, error.class()),
@@ -100,12 +101,12 @@ impl World for Courier {
             endpoint,
             delivery: &job.delivery,
             number: job.attempts.saturating_add(1),
-            rendered: &rendered,
+            rendered,
             position: Some(position),
             dead_lettered: dead_lettered.as_ref(),
             token: token.as_ref(),
         };
-        let report = attempt::post(&client, &outgoing, &self.signer, self.clock).await;
+        let report = attempt::post(&client, outgoing, &self.signer, self.clock).await;
         if report.status == Some(401) && token.is_some() {
             self.clients.forget_token(&endpoint.id);
         }
@@ -119,7 +120,7 @@ impl World for Courier {
                 .age
                 .observe(Duration::from_millis(time_ms).as_secs_f64());
         }
-        let bodies = (self.body_bytes_max > 0).then(|| self.bodies(&rendered.body, report.answer));
+        let bodies = sent.map(|sent| self.bodies(&sent, report.answer));
         self.log(&job, start.1, report.status, report.word, report.latency, bodies);
         Verdict::Answered(report.outcome)
     }
@@ -266,7 +267,7 @@ impl Courier {
                     .get(&job.stream)
                     .ok_or(Unsent::Dropped("dropped_stream_gone"))?;
                 let decoded = decoder.decode(Record::clone(&job.record)).ok().flatten();
-                Arc::new(Prepared::new(
+                Arc::new(Prepared::alone(
                     decoded.ok_or(Unsent::Dropped("dropped_undecodable"))?,
                 ))
             }

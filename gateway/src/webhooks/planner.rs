@@ -131,7 +131,12 @@ impl Planner {
                 .any(|owed| self.keeps_order(&owed.interest.endpoint))
                 .then(|| self.order_keys.of(&stream.name, &raw))
                 .flatten();
-            let (event, raw) = (Arc::new(Prepared::new(event)), Arc::new(raw));
+            let event = if deliveries.len() == 1 {
+                Prepared::alone(event)
+            } else {
+                Prepared::new(event)
+            };
+            let (event, raw) = (Arc::new(event), Arc::new(raw));
             for delivery in deliveries {
                 let Some(entry) = self.snapshot.entry(&delivery.interest.endpoint) else {
                     continue;

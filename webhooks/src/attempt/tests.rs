@@ -84,12 +84,13 @@ fn the_header_set_is_exactly_this_one() {
             endpoint: &endpoint,
             delivery: &delivery(),
             number: 2,
-            rendered: &rendered,
+            rendered: rendered.clone(),
             position: is_full.then_some(&POSITION_GIVEN),
             dead_lettered: is_full.then_some(&dead),
             token: None,
         };
-        let headers = headers(&outgoing, &signer, NOW_MS);
+        let (headers, body) = headers(outgoing, &signer, NOW_MS);
+        assert_eq!(body, rendered.body);
         all.push_str(&format!("# {name}\n{}\n", text(&headers)));
         assert_eq!(
             headers
@@ -132,13 +133,13 @@ async fn attempt(url: &str, more: &Value) -> Report {
         endpoint: &endpoint,
         delivery: &delivery(),
         number: 1,
-        rendered: &rendered,
+        rendered,
         position: None,
         dead_lettered: None,
         token: None,
     };
     let client = Client::for_deliveries(LOOPBACK, None).expect("a client");
-    post(&client, &outgoing, &MessageSigner::default(), Clock::System).await
+    post(&client, outgoing, &MessageSigner::default(), Clock::System).await
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ const FORMS_MAX: usize = 8;
 pub struct Prepared {
     event: Event,
     position: OnceLock<HeaderValue>,
+    /// Nobody else is given the same.
+    is_alone: bool,
     forms: Mutex<Vec<Form>>,
 }
 
@@ -36,7 +38,17 @@ impl Prepared {
         Self {
             event,
             position: OnceLock::new(),
+            is_alone: false,
             forms: Mutex::default(),
+        }
+    }
+
+    /// The same for one delivery: nothing that is rendered is kept.
+    #[must_use]
+    pub fn alone(event: Event) -> Self {
+        Self {
+            is_alone: true,
+            ..Self::new(event)
         }
     }
 
@@ -54,6 +66,9 @@ impl Prepared {
     /// The event in this mode, what the mask hides removed.
     #[must_use]
     pub fn render(&self, mask: &Arc<Mask>, mode: ContentMode) -> Arc<Rendered> {
+        if self.is_alone {
+            return Arc::new(render(&self.event, mask, mode));
+        }
         let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
         let known = forms
             .iter()
@@ -84,6 +99,7 @@ mod tests {
     fn a_form_is_shared_by_what_it_shows_and_by_nothing_else() {
         let body = r#"{"status":"final","note":"x"}"#;
         let record = fixture::record("lund", &fixture::position(0, 1), "o1", body);
+        let alone = Prepared::alone(fixture::decode(record.clone()));
         let prepared = Prepared::new(fixture::decode(record));
         let all = || Arc::new(Mask::nothing_hidden());
         let some = Arc::new(Mask::hide([Pointer::parse("/note").expect("a pointer")]));
@@ -94,9 +110,10 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second), "equal masks show the same");
         for mode in ContentMode::ALL {
             for mask in [&all(), &some] {
-                let alone = render(prepared.event(), mask, mode);
+                let own = render(prepared.event(), mask, mode);
                 for _ in 0..2 {
-                    assert_eq!(*prepared.render(mask, mode), alone, "{mode:?} {mask:?}");
+                    assert_eq!(*prepared.render(mask, mode), own, "{mode:?} {mask:?}");
+                    assert_eq!(*alone.render(mask, mode), own, "{mode:?} {mask:?}");
                 }
             }
         }

@@ -49,12 +49,12 @@ impl Desk {
             endpoint: &endpoint,
             delivery: &delivery,
             number: 1,
-            rendered: &rendered,
+            rendered,
             position: None,
             dead_lettered: None,
             token: token.as_ref(),
         };
-        let report = attempt::post(&client, &outgoing, &self.signer, self.clock).await;
+        let report = attempt::post(&client, outgoing, &self.signer, self.clock).await;
         tracing::info!(target: "tidewire::audit", action = "tested", endpoint = %id, %tenant, "an endpoint was called");
         Ok(answer(report.word, report.status, report.latency.as_millis()))
     }
