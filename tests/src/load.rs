@@ -2,6 +2,7 @@
 //! the machine can do at all: bare loops that write the same bytes, and a bare Kafka consumer.
 
 pub mod bare;
+pub mod cores;
 pub mod graphql;
 pub mod payload;
 pub mod readers;

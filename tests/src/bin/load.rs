@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tidewire_tests::load::bare::Bare;
+use tidewire_tests::load::cores::Cores;
 use tidewire_tests::load::graphql;
 use tidewire_tests::load::readers::Protocol;
 use tidewire_tests::load::scenario::{self, Flow, Target};
@@ -100,11 +101,15 @@ struct Run {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Bare(bare) => bare.serve(),
-        Command::Suite { scale, only } => runtime()?.block_on(async {
-            let table = suite::table(scale, only.as_deref()).await?;
-            writeln!(std::io::stdout(), "{table}")?;
-            Ok(())
-        }),
+        Command::Suite { scale, only } => {
+            // Before anything is started: every thread and process of the run inherits it.
+            let cores = Cores::divide()?;
+            runtime()?.block_on(async {
+                let table = suite::table(scale, only.as_deref(), cores.as_ref()).await?;
+                writeln!(std::io::stdout(), "{table}")?;
+                Ok(())
+            })
+        }
         Command::Graphql { scale, only } => runtime()?.block_on(async {
             let table = graphql::table(scale, only.as_deref()).await?;
             writeln!(std::io::stdout(), "{table}")?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
 
+use super::cores::Cores;
 use super::readers::{Crowd, Plan, Protocol};
 use crate::{leash, process, wait};
 
@@ -93,8 +94,8 @@ async fn write(socket: &TcpStream, mut bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Deliveries per CPU second of a bare server, tried in a process of its own.
-pub async fn measure(bare: &Bare) -> Result<f64> {
+/// Deliveries per CPU second of a bare server, tried in a process of its own, on the cores that are for servers.
+pub async fn measure(bare: &Bare, cores: Option<&Cores>) -> Result<f64> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("bare")
         .args([
@@ -114,6 +115,9 @@ pub async fn measure(bare: &Bare) -> Result<f64> {
         .stdout(Stdio::piped())
         .spawn()?;
     leash::hold(child.id());
+    if let Some(cores) = cores {
+        cores.give(child.id())?;
+    }
     let measured = drive(bare, &mut child).await;
     child.kill()?;
     child.wait()?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::bare::{self, Bare};
+use super::cores::Cores;
 use super::readers::Protocol;
 use super::scenario::{self, Flow, Outcome, Target};
 use crate::contract;
@@ -78,8 +79,8 @@ fn rows(scale: f64) -> Vec<Row> {
 }
 
 /// Runs everything, or the rows with this in their name, and gives the table as Markdown. `scale` shortens or lengthens
-/// the runs.
-pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
+/// the runs. Servers are moved to the cores that are for them.
+pub async fn table(scale: f64, only: Option<&str>, cores: Option<&Cores>) -> Result<String> {
     let kafka = Kafka::shared().await;
     let issuer = Issuer::start().await?;
     let mut text = String::from(
@@ -87,11 +88,15 @@ pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
          deliveries per CPU second | bare loop | share | KiB per idle / loaded connection |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
+    say(&match cores.map(Cores::counts) {
+        Some((server, others)) => format!("cores: {server} for the server, {others} for all else"),
+        None => "one core, which all share".to_owned(),
+    });
     for row in rows(scale)
         .into_iter()
         .filter(|row| only.is_none_or(|only| row.name.contains(only)))
     {
-        let line = match rounds(kafka, &issuer, &row).await {
+        let line = match rounds(kafka, &issuer, &row, cores).await {
             Ok(rounds) => line(&row, &rounds),
             // The other rows are worth having all the same.
             Err(error) => format!(
@@ -109,11 +114,11 @@ pub async fn table(scale: f64, only: Option<&str>) -> Result<String> {
 type Round = (Outcome, f64);
 
 /// Where something is aimed at, gateway and bare loop take turns three times. Ordered by their share; the middle one counts.
-async fn rounds(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<Vec<Round>> {
+async fn rounds(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -> Result<Vec<Round>> {
     let count = if row.aim.is_some() { 3 } else { 1 };
     let mut rounds = Vec::with_capacity(count);
     for _ in 0..count {
-        rounds.push(one(kafka, issuer, row).await?);
+        rounds.push(one(kafka, issuer, row, cores).await?);
     }
     rounds.sort_by(|a, b| share(a).total_cmp(&share(b)));
     Ok(rounds)
@@ -123,10 +128,13 @@ fn share((outcome, bare): &Round) -> f64 {
     100.0 * outcome.deliveries_per_cpu_second() / bare
 }
 
-async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<Round> {
+async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -> Result<Round> {
     let topic = format!("load-{:08x}", rand::random::<u32>());
     Topics::new(kafka.bootstrap())?.create(&topic, 1, &[]).await?;
     let gateway = gateway(kafka, issuer, &topic).await?;
+    if let Some(cores) = cores {
+        cores.give(gateway.pid())?;
+    }
     let target = Target {
         address: gateway.address(),
         pid: gateway.pid(),
@@ -159,7 +167,7 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row) -> Result<Round> {
         interval_us: u64::try_from(interval_us)?,
         batch: row.bare_batch,
     };
-    Ok((outcome, bare::measure(&bare).await?))
+    Ok((outcome, bare::measure(&bare, cores).await?))
 }
 
 async fn gateway(kafka: &Kafka, issuer: &Issuer, topic: &str) -> Result<Gateway> {
