@@ -38,6 +38,7 @@ mod pull;
 mod query;
 mod shield;
 mod sse;
+mod streaming;
 mod streams;
 #[cfg(test)]
 mod tests;

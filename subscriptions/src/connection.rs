@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use auth::quota::Permit;
 use auth::token::Principal;
+use bytes::Bytes;
 use schemas::filter::Predicate;
 use schemas::graph::Requires;
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::group::Share;
 use crate::outlet::{Outlet, Rendered};
-use crate::protocol::{Framing, ws};
+use crate::protocol::{Framing, Wire, chunked, ws};
 use crate::session::Session;
 
 /// One connection.
@@ -28,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) session: Session,
     pub(crate) framing: Framing,
     pub(crate) outlet: Outlet,
+    /// It is a response's body that has moved to its connection: what is written are chunks.
+    is_chunked: bool,
     /// Takes a WebSocket client's bytes apart.
     pub(crate) reader: Option<ws::Reader>,
     pub(crate) subscriptions: Vec<Option<Subscription>>,
@@ -128,6 +131,7 @@ impl Connection {
             session,
             framing,
             outlet,
+            is_chunked: false,
             reader: None,
             subscriptions: Vec::new(),
             waiting: Vec::new(),
@@ -147,6 +151,37 @@ impl Connection {
             next_heartbeat: now,
             permit,
         }
+    }
+
+    /// What is written looks so.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire {
+            framing: self.framing,
+            is_chunked: self.is_chunked,
+        }
+    }
+
+    /// Moves a response's body to its connection. What waits comes first: what the HTTP server has not taken out of the body,
+    /// then the rest of a frame and what was said since.
+    pub(crate) fn move_to(&mut self, outlet: Outlet, untaken: impl Iterator<Item = Bytes>) {
+        let rest = std::mem::take(&mut self.pending).split_off(self.written);
+        self.written = 0;
+        let whole = untaken.chain(std::iter::once(rest.into()));
+        for piece in whole {
+            chunked::chunk(&mut self.pending, |out| out.extend_from_slice(&piece));
+        }
+        self.outlet = outlet;
+        self.is_chunked = true;
+        self.frame_rest = self.pending.len();
+        if self.closing.is_some() {
+            self.pending.extend_from_slice(chunked::LAST);
+        }
+        if !self.pending.is_empty() && self.full_since.is_none() {
+            // The connection's task writes it.
+            self.full_since = Some(Instant::now());
+        }
+        // The task of the body ends.
+        self.wake();
     }
 
     /// Whether a frame may be written.
@@ -275,6 +310,16 @@ impl Connection {
         if self.broken || self.closing.is_some() || bytes.is_empty() {
             return true;
         }
+        if !self.is_chunked {
+            return self.write_whole(bytes, control_bytes_max);
+        }
+        let mut piece = Vec::with_capacity(bytes.len() + 16);
+        chunked::chunk(&mut piece, |out| out.extend_from_slice(bytes));
+        self.write_whole(&piece, control_bytes_max)
+    }
+
+    /// Writes bytes of which nothing is left out, or keeps them until there is room. `false`: there are too many of them.
+    fn write_whole(&mut self, bytes: &[u8], control_bytes_max: usize) -> bool {
         if self.pending.is_empty() && self.full_since.is_none() {
             match self.outlet.write(&Rendered::new(bytes)) {
                 Ok(count) if count == bytes.len() => return true,
@@ -350,6 +395,9 @@ impl Connection {
             return;
         }
         self.write_control(bytes, usize::MAX / 2);
+        if self.is_chunked && !self.broken {
+            self.write_whole(chunked::LAST, usize::MAX / 2);
+        }
         self.closing = Some(until);
         self.wake();
     }

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::connection::Connection;
 use crate::needs::Need;
 use crate::outlet::Rendered;
-use crate::protocol::{Frame, Framing};
+use crate::protocol::{Frame, Framing, Wire};
 use crate::view::View;
 
 /// How much is rendered before it is written: large enough that a burst is one write, small enough to stay in the cache.
@@ -108,7 +108,7 @@ impl Render {
     /// Renders frames; what was there before is forgotten.
     pub(crate) fn frames<'a>(
         &mut self,
-        framing: Framing,
+        wire: Wire,
         view: &View,
         id: &str,
         frames: impl Iterator<Item = &'a Frame>,
@@ -118,7 +118,7 @@ impl Render {
         self.events.clear();
         let mut events = 0;
         for frame in frames {
-            framing.render(view, id, frame, &mut self.bytes);
+            wire.render(view, id, frame, &mut self.bytes);
             events += u64::from(frame.is_event());
             self.ends.push(self.bytes.len());
             self.events.push(events);
@@ -231,7 +231,7 @@ impl Group {
         let mut from = self.fresh;
         while from < end {
             let to = self.chunk(from);
-            let mut rendered: Option<(Framing, Box<str>)> = None;
+            let mut rendered: Option<(Wire, Box<str>)> = None;
             let mut place = 0;
             // Members whose wire format and id are equal stand mostly side by side: they share the rendered bytes.
             while place < self.members.len() {
@@ -247,9 +247,9 @@ impl Group {
                 let id = connection.subscription_id(member.subscription);
                 if rendered
                     .as_ref()
-                    .is_none_or(|(framing, have)| *framing != connection.framing || **have != *id)
+                    .is_none_or(|(wire, have)| *wire != connection.wire() || **have != *id)
                 {
-                    let key = (connection.framing, Box::from(id));
+                    let key = (connection.wire(), Box::from(id));
                     let start = usize::try_from(from - self.base).unwrap_or(0);
                     let stop = usize::try_from(to - self.base).unwrap_or(0);
                     render.frames(
@@ -280,7 +280,7 @@ impl Group {
         to: u64,
         connections: &mut Slab<Connection>,
         render: &Render,
-        key: Option<&(Framing, Box<str>)>,
+        key: Option<&(Wire, Box<str>)>,
         flushed: &mut Flushed,
     ) -> usize {
         let bytes = render.rendered();
@@ -290,7 +290,7 @@ impl Group {
                 && connection.has_room()
             {
                 let id = connection.subscription_id(member.subscription);
-                if key.is_none_or(|(framing, have)| *framing != connection.framing || **have != *id) {
+                if key.is_none_or(|(wire, have)| *wire != connection.wire() || **have != *id) {
                     return place;
                 }
                 let (taken, events) = render.write(&bytes, connection);
@@ -362,7 +362,7 @@ impl Group {
             let stop = usize::try_from(to - self.base).unwrap_or(0);
             let id: Box<str> = Box::from(connection.subscription_id(self.members[member].subscription));
             render.frames(
-                connection.framing,
+                connection.wire(),
                 &self.share.view,
                 &id,
                 self.log.range(start..stop).map(|logged| &logged.frame),

@@ -24,6 +24,7 @@ use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
 use crate::needs::Needs;
 pub use crate::outlet::Body;
+use crate::outlet::Home;
 use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::{InputSender, Past, Sequencer};
@@ -138,7 +139,7 @@ pub struct Services {
 pub trait AsyncIo: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncIo for T {}
 
-/// A connection after its WebSocket upgrade.
+/// A connection that has left HTTP: after its WebSocket upgrade, or behind the head of a response.
 pub enum Transport {
     /// A plain socket, written to directly. Must be non-blocking.
     Tcp {
@@ -489,7 +490,17 @@ impl Hub {
     /// Opens a server-sent event stream: the chunks of its body. The channel's end is the response's end; dropping the
     /// receiver ends the session.
     pub async fn open_sse(&self, sse: Sse) -> Result<Body, Failure> {
-        self.ask(|reply| Wake::Sse(Box::new(sse), reply)).await?
+        let worker = self.worker().clone();
+        let (reply, answer) = oneshot::channel();
+        let ended = || Failure::new(Code::DRAINING, "");
+        let wake = Wake::Sse(Box::new(sse), reply);
+        worker.send(wake).await.map_err(|_| ended())?;
+        let (place, serial, body) = answer.await.map_err(|_| ended())??;
+        Ok(body.of(Home {
+            worker,
+            place,
+            serial,
+        }))
     }
 
     /// Opens a response that carries GraphQL results, with its first subscription where there is one already. The
@@ -505,6 +516,11 @@ impl Hub {
         let wake = Wake::Graphql(Box::new(stream), first, reply);
         worker.send(wake).await.map_err(|_| ended())?;
         let (place, serial, body) = answer.await.map_err(|_| ended())??;
+        let body = body.of(Home {
+            worker: worker.clone(),
+            place,
+            serial,
+        });
         let handle = GraphqlHandle {
             worker,
             place,

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::hub::{AsyncIo, Transport};
+use crate::protocol::chunked;
+use crate::worker::Wake;
 
 /// Where bytes go.
 pub(crate) enum Outlet {
@@ -44,9 +46,69 @@ pub(crate) enum Outlet {
 pub struct Body {
     chunks: mpsc::Receiver<Bytes>,
     cut: Arc<AtomicBool>,
+    session: Option<Home>,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) worker: mpsc::Sender<Wake>,
+    pub(crate) place: usize,
+    pub(crate) serial: u64,
+}
+
+/// A body on its way to its connection.
+pub(crate) struct Moving {
+    /// The connection.
+    pub(crate) transport: Transport,
+    /// The body, with what waits in it.
+    pub(crate) body: Body,
 }
 
 impl Body {
+    /// The same, with its session named.
+    pub(crate) fn of(mut self, session: Home) -> Self {
+        self.session = Some(session);
+        self
+    }
+
+    /// Moves the body to its connection: the engine writes it from here on, as the chunks of HTTP/1.1, and ends with it. The
+    /// response's head and all chunks that were taken must be on their way. `held` is kept while the session lasts.
+    pub async fn move_to(mut self, transport: Transport, held: Box<dyn Send>) {
+        // Without one, everything is dropped here: the connection ends as the body does.
+        let Some(home) = self.session.take() else { return };
+        let moving = Moving {
+            transport,
+            body: self,
+        };
+        let wake = Wake::Move(home.place, home.serial, Box::new(moving), held);
+        // A worker that is gone drops it.
+        let _gone = home.worker.send(wake).await;
+    }
+
+    /// Gives a connection what is left of a body whose session is over, and the end of it if it is whole.
+    pub(crate) async fn finish(mut self, transport: Transport) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for piece in self.untaken() {
+            chunked::chunk(&mut bytes, |out| out.extend_from_slice(&piece));
+        }
+        if self.is_cut() {
+            return Ok(());
+        }
+        bytes.extend_from_slice(chunked::LAST);
+        let mut io: Box<dyn AsyncIo> = match transport {
+            Transport::Tcp { stream, .. } => Box::new(TcpStream::from_std(stream)?),
+            Transport::Other { io, .. } => io,
+        };
+        io.write_all(&bytes).await?;
+        io.shutdown().await
+    }
+
+    /// The chunks that nobody has taken.
+    pub(crate) fn untaken(&mut self) -> impl Iterator<Item = Bytes> {
+        std::iter::from_fn(|| self.chunks.try_recv().ok())
+    }
+
     /// The next chunk; `None` at the end. Cancel safe.
     pub async fn recv(&mut self) -> Option<Bytes> {
         std::future::poll_fn(|context| self.poll_recv(context)).await
@@ -78,6 +140,7 @@ impl From<mpsc::Receiver<Bytes>> for Body {
         Self {
             chunks,
             cut: Arc::default(),
+            session: None,
         }
     }
 }
@@ -90,6 +153,7 @@ impl Outlet {
         let body = Body {
             chunks: receiver,
             cut: Arc::clone(&cut),
+            session: None,
         };
         (Self::Body { chunks: sender, cut }, body)
     }
@@ -249,6 +313,11 @@ impl Outlet {
             Self::Other { unflushed, .. } => *unflushed,
             Self::Body { chunks, .. } => chunks.capacity() < chunks.max_capacity(),
         }
+    }
+
+    /// Whether it is the body of a response that the HTTP server writes.
+    pub(crate) fn is_body(&self) -> bool {
+        matches!(self, Self::Body { .. })
     }
 
     /// The sender of a body.

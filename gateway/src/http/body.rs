@@ -1,8 +1,8 @@
-//! Request bodies: JSON objects, bounded in size and in time. And response bodies, which are given in small pieces.
+//! Request bodies: JSON objects, bounded in size and in time. And response bodies that are there already, which are given in small
+//! pieces.
 
-use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -14,7 +14,6 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemas::problem::Code;
 use serde_json::{Map, Value};
-use subscriptions::hub;
 
 use super::HttpLimits;
 use super::problem::{BODY_TIMEOUT, Problem};
@@ -129,55 +128,6 @@ pub(crate) fn finish(members: &Map<String, Value>) -> Result<(), Problem> {
 /// nobody's: pieces are small.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// A response body whose chunks come from the engine, and what is held while it lasts. One that the engine cuts fails, so
-/// that nothing of it is sent any more.
-pub(crate) struct Chunks<H = ()> {
-    chunks: hub::Body,
-    /// Of the last chunk.
-    rest: Bytes,
-    _held: H,
-}
-
-impl Chunks {
-    pub(crate) fn new(chunks: hub::Body) -> Self {
-        Self::holding(chunks, ())
-    }
-}
-
-impl<H> Chunks<H> {
-    pub(crate) fn holding(chunks: hub::Body, held: H) -> Self {
-        Self {
-            chunks,
-            rest: Bytes::new(),
-            _held: held,
-        }
-    }
-}
-
-impl<H: Unpin> http_body::Body for Chunks<H> {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        if self.rest.is_empty() && !self.chunks.is_cut() {
-            match ready!(self.chunks.poll_recv(context)) {
-                Some(chunk) => self.rest = chunk,
-                None if self.chunks.is_cut() => {}
-                None => return Poll::Ready(None),
-            }
-        }
-        if self.chunks.is_cut() {
-            self.rest = Bytes::new();
-            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
-        }
-        let length = self.rest.len().min(PIECE_BYTES_MAX);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
-    }
-}
-
 /// A response body that is there already, and what its reader holds until it has taken it.
 ///
 /// The last byte is a piece of its own: it is asked for when the peer has room for all that was before it.
@@ -249,21 +199,5 @@ mod tests {
         assert_eq!(std::sync::Arc::strong_count(&held), 2);
         drop(body);
         assert_eq!(std::sync::Arc::strong_count(&held), 1);
-    }
-
-    #[tokio::test]
-    async fn a_large_chunk_of_events_is_given_in_pieces() {
-        let (sender, receiver) = tokio::sync::mpsc::channel(2);
-        let mut body = Chunks::new(receiver.into());
-        sender
-            .send(Bytes::from(vec![7; PIECE_BYTES_MAX + 5]))
-            .await
-            .expect("room");
-        drop(sender);
-        let mut lengths = Vec::new();
-        while let Some(frame) = body.frame().await {
-            lengths.push(frame.expect("infallible").into_data().expect("data").len());
-        }
-        assert_eq!(lengths, [PIECE_BYTES_MAX, 5]);
     }
 }

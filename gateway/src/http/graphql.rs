@@ -20,7 +20,6 @@ mod single;
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get as on_get;
@@ -37,10 +36,9 @@ pub use self::host::Host as CallbackHost;
 
 use self::accept::{Accepted, Many, Single, Streamed};
 use self::reservations::Reservations;
-use super::body::Chunks;
 use super::credentials::Reader;
 use super::problem::{Problem, method_not_allowed};
-use super::{Gateway, websocket};
+use super::{Gateway, streaming, websocket};
 
 /// The methods of `/graphql`.
 const METHODS: &str = "GET, POST";
@@ -239,8 +237,8 @@ async fn stream(
         Streamed::Multipart => GraphqlFraming::Multipart,
     };
     let stream = admit(gateway, reader, framing)?;
-    let chunks = open(gateway, stream, bound).await?;
-    Ok(answer::over_time(streamed, Body::new(Chunks::new(chunks))))
+    let body = open(gateway, stream, bound).await?;
+    Ok(answer::over_time(streamed, streaming::response(body, ())))
 }
 
 /// A subscription whose results are posted to a router. It is asked only for who may subscribe, and holds their place.

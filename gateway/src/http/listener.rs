@@ -1,12 +1,13 @@
 //! A listening socket and the connections that it took. Each connection has a place before it is accepted, an owner, and
 //! a time by which it must have said something.
 //!
-//! One invariant: there are never more connections than places. One that becomes a WebSocket gives its place back: it
-//! is the engine's then, and counted by the quotas. Knows nothing of what is asked over a connection.
+//! One invariant: there are never more connections than places. One that becomes a WebSocket, or an event stream of HTTP/1.1,
+//! gives its place back: it is the engine's then, and counted by the quotas. Knows nothing of what is asked over a connection.
 
 mod activity;
 mod connection;
 mod explaining;
+mod leaving;
 mod stalling;
 mod tls;
 
@@ -27,6 +28,7 @@ use super::metrics::OpenConnection;
 use super::{HttpLimits, Metrics};
 
 pub(crate) use self::explaining::Explaining;
+pub(crate) use self::leaving::Leaving;
 pub(crate) use self::stalling::Stalling;
 pub use self::tls::{Tls, TlsError};
 

@@ -1,15 +1,13 @@
 //! Server-sent events: the engine writes the body, this file the head.
 
-use axum::body::Body;
 use axum::response::Response;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use subscriptions::hub::{Reading, Sse};
 
-use super::Gateway;
 use super::accept::EVENT_STREAM;
-use super::body::Chunks;
 use super::problem::Problem;
+use super::{Gateway, streaming};
 
 /// Opens the stream of events.
 pub(crate) async fn open(gateway: &Gateway, reading: Reading) -> Result<Response, Problem> {
@@ -18,7 +16,7 @@ pub(crate) async fn open(gateway: &Gateway, reading: Reading) -> Result<Response
         .admit(&reading.principal)
         .map_err(|code| Problem::new(code, ""))?;
     let retry_ms = u64::try_from(gateway.limits.sse_retry.as_millis()).ok();
-    let chunks = gateway
+    let body = gateway
         .hub
         .open_sse(Sse {
             reading,
@@ -26,7 +24,7 @@ pub(crate) async fn open(gateway: &Gateway, reading: Reading) -> Result<Response
             permit,
         })
         .await?;
-    let mut response = Response::new(Body::new(Chunks::new(chunks)));
+    let mut response = streaming::response(body, ());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -27,7 +27,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::Gateway;
 use super::credentials::{Reader, foreign};
-use super::listener::{Explaining, Stalling};
+use super::listener::{Explaining, Leaving, Stalling};
 use super::origin::Caller;
 use super::problem::{HANDSHAKE_INVALID, Problem, UPGRADE_REQUIRED, method_not_allowed};
 use super::query::Parameters;
@@ -170,9 +170,9 @@ impl Gateway {
 
 /// The plain socket where there is one; anything else is read and written through.
 fn transport(upgraded: Upgraded) -> Option<Transport> {
-    match upgraded.downcast::<TokioIo<Explaining<Stalling<TcpStream>>>>() {
+    match upgraded.downcast::<TokioIo<Leaving<Explaining<Stalling<TcpStream>>>>>() {
         Ok(parts) => {
-            let stalling = parts.io.into_inner().into_inner();
+            let stalling = parts.io.into_inner().into_inner().into_inner();
             let stream = stalling.into_inner().into_std().ok()?;
             Some(Transport::Tcp {
                 stream,

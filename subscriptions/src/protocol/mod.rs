@@ -1,6 +1,7 @@
 //! How frames and what is said beside them look on the wire. Pure codecs: no sockets, no clocks.
 
 pub mod callback;
+pub mod chunked;
 pub mod graphql_sse;
 pub mod graphql_ws;
 pub mod multipart;
@@ -50,6 +51,15 @@ pub enum Kind {
     Live,
 }
 
+/// How a connection carries what is written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wire {
+    /// The wire format of its session.
+    pub framing: Framing,
+    /// Whether it is an HTTP/1.1 body that the engine writes itself, chunk by chunk.
+    pub is_chunked: bool,
+}
+
 /// The wire format of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -87,6 +97,17 @@ impl Frame {
     #[must_use]
     pub fn is_event(&self) -> bool {
         matches!(self.kind, Kind::Event { .. })
+    }
+}
+
+impl Wire {
+    /// Appends a frame for the subscription whose id is `id`, a JSON string with its quotes.
+    pub fn render(self, view: &View, id: &str, frame: &Frame, out: &mut Vec<u8>) {
+        if self.is_chunked {
+            chunked::chunk(out, |out| self.framing.render(view, id, frame, out));
+        } else {
+            self.framing.render(view, id, frame, out);
+        }
     }
 }
 

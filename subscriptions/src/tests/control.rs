@@ -27,7 +27,7 @@ fn id(text: &str) -> EntryId {
     EntryId::parse(text).expect("an id")
 }
 
-fn revocation(subject: &str) -> Change {
+pub(super) fn revocation(subject: &str) -> Change {
     let revocation = Revocation {
         subject: Some(Arc::from(subject)),
         ..Revocation::new(NOW_MS + 3_600_000)

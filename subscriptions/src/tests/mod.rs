@@ -2,6 +2,7 @@
 
 mod control;
 mod graphql;
+mod moved;
 mod property;
 mod resume;
 mod rig;

@@ -34,6 +34,7 @@ use crate::hub::{
 };
 use crate::metrics::Metrics;
 use crate::needs::Needs;
+use crate::outlet::Home;
 use crate::scans::Scans;
 use crate::sequencer::{Input, Past, Sequencer};
 use crate::worker::{Opened, Order, Setup, Wake, Worker};
@@ -638,10 +639,13 @@ impl Node {
             permit,
         };
         assert!(self.worker.send(Wake::Sse(Box::new(sse), reply)).await.is_ok());
-        answer
-            .await
-            .expect("the worker answers")
-            .expect("the stream opens")
+        let opened = answer.await.expect("the worker answers");
+        let (place, serial, body) = opened.expect("the stream opens");
+        body.of(Home {
+            worker: self.worker.clone(),
+            place,
+            serial,
+        })
     }
 
     /// An operation, compiled.
@@ -685,6 +689,11 @@ impl Node {
         let wake = Wake::Order(opened.0, opened.1, order, reply);
         assert!(self.worker.send(wake).await.is_ok());
         answer.await.expect("the worker answers")
+    }
+
+    /// Its worker's inbox.
+    pub(super) fn worker(&self) -> mpsc::Sender<Wake> {
+        self.worker.clone()
     }
 
     /// How many sessions are open.

@@ -281,7 +281,7 @@ impl State {
         while !lane.queue.is_empty() && connection.has_room() {
             let frames = lane.queue.iter().take(FRAMES_PER_WRITE_MAX);
             self.render
-                .frames(connection.framing, &lane.share.view, &id, frames);
+                .frames(connection.wire(), &lane.share.view, &id, frames);
             let rendered = self.render.rendered();
             let (taken, events) = self.render.write(&rendered, connection);
             lane.written(taken);

@@ -14,6 +14,7 @@ mod subscribing;
 mod timers;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,7 +24,7 @@ use auth::token::Principal;
 use schemas::contract::Contract;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::hub::{
     Failure, GraphqlStream, GraphqlSubscribe, HubConfig, Pull, PullPage, Services, SessionInfo, Sse,
@@ -31,10 +32,11 @@ use crate::hub::{
 };
 use crate::metrics::Metrics;
 use crate::needs::{Need, Needs};
-use crate::outlet::Body;
+use crate::outlet::Moving;
 use crate::scans::Scans;
 use crate::sequencer::{Batch, Past};
 pub(crate) use operations::{Opened, Order};
+use speech::LINGER;
 use state::State;
 
 /// What wakes a worker.
@@ -44,13 +46,15 @@ pub(crate) enum Wake {
     /// A connection to take over.
     WebSocket(Box<WebSocket>),
     /// A stream to open.
-    Sse(Box<Sse>, oneshot::Sender<Result<Body, Failure>>),
+    Sse(Box<Sse>, oneshot::Sender<Result<Opened, Failure>>),
     /// A response with GraphQL results to open.
     Graphql(
         Box<GraphqlStream>,
         Option<GraphqlSubscribe>,
         oneshot::Sender<Result<Opened, Failure>>,
     ),
+    /// A session's body moves to its connection; something is held while the session lasts.
+    Move(usize, u64, Box<Moving>, Box<dyn Send>),
     /// What another request says to such a session.
     Order(usize, u64, Order, oneshot::Sender<Result<bool, Failure>>),
     /// A page to read.
@@ -173,14 +177,16 @@ impl Worker {
                     if let Some((place, serial)) = opened {
                         let worker = Rc::clone(self);
                         self.own(async move {
-                            std::future::poll_fn(|context| worker.poll_connection(place, serial, context))
-                                .await;
+                            poll_fn(|context| worker.poll_connection(place, serial, context)).await;
                         });
                     }
                 }
                 Wake::Sse(sse, reply) => self.own(Rc::clone(self).open_sse(*sse, reply)),
                 Wake::Graphql(stream, first, reply) => {
                     self.own(Rc::clone(self).open_graphql(*stream, first, reply));
+                }
+                Wake::Move(place, serial, moving, held) => {
+                    self.own(Rc::clone(self).move_body(place, serial, *moving, held));
                 }
                 Wake::Order(place, serial, order, reply) => {
                     self.own(Rc::clone(self).take_order(place, serial, order, reply));
@@ -203,21 +209,31 @@ impl Worker {
     }
 
     /// Opens an event stream when its stream is ready.
-    async fn open_sse(self: Rc<Self>, sse: Sse, reply: oneshot::Sender<Result<Body, Failure>>) {
+    async fn open_sse(self: Rc<Self>, sse: Sse, reply: oneshot::Sender<Result<Opened, Failure>>) {
         let reading = &sse.reading;
         let needed = self.ready(reading.stream.name.as_str(), &reading.principal).await;
         let opened = self.state.borrow_mut().open_sse(sse);
         drop(needed);
-        let (place, serial, receiver) = match opened {
-            Ok(opened) => opened,
-            Err(failure) => {
-                let _dropped = reply.send(Err(failure));
-                return;
-            }
-        };
+        let session = opened.as_ref().ok().map(|(place, serial, _)| (*place, *serial));
         // A request that was dropped meanwhile drops the receiver, which ends the session.
-        let _dropped = reply.send(Ok(receiver));
-        self.drive_body(place, serial).await;
+        let _dropped = reply.send(opened);
+        if let Some((place, serial)) = session {
+            self.drive_body(place, serial).await;
+        }
+    }
+
+    /// The life of a session whose body has moved to its connection. `_held` is held so long.
+    async fn move_body(self: Rc<Self>, place: usize, serial: u64, moving: Moving, _held: Box<dyn Send>) {
+        let moved = self.state.borrow_mut().move_body(place, serial, moving);
+        match moved {
+            Ok(()) => poll_fn(|context| self.poll_connection(place, serial, context)).await,
+            // It ended on the way: its last words are in the body.
+            Err(Moving { transport, body }) => {
+                if let Ok(Err(error)) = timeout(LINGER, body.finish(transport)).await {
+                    tracing::debug!(%error, "a connection did not take the last words");
+                }
+            }
+        }
     }
 
     /// Waits until a stream is read, for a while: a node that has just begun, or that nobody read it on, must not turn its
@@ -310,8 +326,10 @@ impl Worker {
                 }
             };
             let mut state = self.state.borrow_mut();
-            if state.connection(place, serial).is_none() {
-                return;
+            match state.connection(place, serial) {
+                Some(connection) if connection.outlet.is_body() => {}
+                // It is over, or another task's.
+                _ => return,
             }
             if !go_on {
                 state.end(place);

@@ -19,7 +19,7 @@ use crate::close::Close;
 use crate::connection::{Connection, Place, Subscription};
 use crate::group::Share;
 use crate::hub::{After, Failure, Protocol, Reading, Restriction, Sse, WebSocket};
-use crate::outlet::{BODY_CHUNKS_MAX, Outlet};
+use crate::outlet::{BODY_CHUNKS_MAX, Moving, Outlet};
 use crate::protocol::graphql_ws::{Dialect, Token};
 use crate::protocol::said::Said;
 use crate::protocol::{Framing, sse, ws};
@@ -170,6 +170,23 @@ impl State {
         let connection = Connection::new(session, framing, outlet, permit, Instant::now());
         let (place, serial) = self.keep(connection);
         (place, serial, body)
+    }
+
+    /// Moves a session's body to its connection. What it gives back is of a session that is over.
+    pub(super) fn move_body(&mut self, place: usize, serial: u64, moving: Moving) -> Result<(), Moving> {
+        let Some(connection) = self.connection(place, serial) else {
+            return Err(moving);
+        };
+        let Moving { transport, mut body } = moving;
+        // What a client says behind its request is said to nobody.
+        match Outlet::adopt(transport) {
+            Ok((outlet, _)) => connection.move_to(outlet, body.untaken()),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken over");
+                self.end(place);
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a connection and its first timer.

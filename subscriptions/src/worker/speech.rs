@@ -15,7 +15,7 @@ use crate::protocol::said::Said;
 use crate::view::View;
 
 /// How long a closing connection may take for its last bytes.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// What `bye` proposes at most, whatever the drain's spread.
 const RECONNECT_AFTER_MS_MAX: u64 = 5_000;

@@ -215,9 +215,12 @@ impl State {
         Some((connection.outlet.body()?, std::rc::Rc::clone(&connection.room)))
     }
 
-    /// Whether a body waits for room. None: it is over.
+    /// Whether a body waits for room. None: it is over, or has moved to its connection.
     pub(crate) fn body_is_full(&mut self, place: usize, serial: u64) -> Option<bool> {
         let connection = self.connection(place, serial)?;
+        if !connection.outlet.is_body() {
+            return None;
+        }
         let full = connection.full_since.is_some();
         if connection.broken || (connection.closing.is_some() && !full) {
             self.end(place);

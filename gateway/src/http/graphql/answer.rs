@@ -63,9 +63,8 @@ pub(crate) fn problem(accepted: &Accepted, problem: Problem) -> Response {
     problem.into_graphql(media_type)
 }
 
-/// A body that comes over time.
-pub(crate) fn over_time(streamed: Streamed, body: Body) -> Response {
-    let mut response = Response::new(body);
+/// A response whose body comes over time.
+pub(crate) fn over_time(streamed: Streamed, mut response: Response) -> Response {
     let media_type = match streamed {
         Streamed::Events => EVENT_STREAM,
         Streamed::Multipart => MULTIPART,
@@ -87,7 +86,8 @@ fn at_once(streamed: Streamed, result: &[u8]) -> Response {
             b"}\r\n--graphql--\r\n",
         ),
     };
-    over_time(streamed, Body::from([before, result, after].concat()))
+    let body = Body::from([before, result, after].concat());
+    over_time(streamed, Response::new(body))
 }
 
 fn whole(media_type: &'static str, status: StatusCode, body: Body) -> Response {

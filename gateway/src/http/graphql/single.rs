@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,10 +18,9 @@ use subscriptions::hub::{Failure, GraphqlFraming, GraphqlStream, GraphqlSubscrib
 use super::accept::{Accepted, Streamed};
 use super::reservations::{UNOPENED_MAX, Unusable};
 use super::{answer, delegation, request};
-use crate::http::Gateway;
-use crate::http::body::Chunks;
 use crate::http::problem::{Problem, method_not_allowed};
 use crate::http::query::Parameters;
+use crate::http::{Gateway, streaming};
 
 const TOKEN: &str = "x-graphql-event-stream-token";
 /// What a client may call an operation, in bytes.
@@ -140,10 +138,12 @@ async fn open(gateway: &Arc<Gateway>, head: &Parts, token: &str) -> Result<Respo
         restriction,
         permit,
     };
-    let (handle, chunks) = gateway.hub.open_graphql(stream, None).await?;
+    let (handle, body) = gateway.hub.open_graphql(stream, None).await?;
     surface.reservations.opened(token, handle);
-    let body = Chunks::holding(chunks, held);
-    Ok(answer::over_time(Streamed::Events, Body::new(body)))
+    Ok(answer::over_time(
+        Streamed::Events,
+        streaming::response(body, held),
+    ))
 }
 
 async fn operate(gateway: &Arc<Gateway>, request: Request, token: &str) -> Result<Response, Problem> {

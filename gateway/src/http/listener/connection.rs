@@ -5,9 +5,11 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -29,7 +31,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::activity::Activity;
-use super::{Explaining, HttpLimits, Listener, Metrics, Place, Stalling};
+use super::leaving::{Departure, Leave};
+use super::{Explaining, HttpLimits, Leaving, Listener, Metrics, Place, Stalling};
 
 /// hyper refuses a smaller buffer.
 const H1_BUFFER_BYTES_MIN: usize = 8 << 10;
@@ -138,19 +141,43 @@ impl Context {
 
     async fn http1<I>(&self, io: I) -> Ended
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Leave + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(Explaining::new(io));
-        let service = service_fn(|request| self.answer(request));
-        let mut served = pin!(self.h1.serve_connection(io, service).with_upgrades());
-        let ended = tokio::select! {
-            ended = served.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                served.as_mut().graceful_shutdown();
-                served.await
+        let departure = Departure::default();
+        let io = TokioIo::new(Leaving::new(Explaining::new(io), departure.clone()));
+        let service = service_fn(|request: Request<Incoming>| async {
+            let version = request.version();
+            let mut response = self.answer(request).await?;
+            departure.prepare(version, &mut response);
+            Ok::<_, Infallible>(response)
+        });
+        let mut served = self.h1.serve_connection(io, service).with_upgrades();
+        let mut is_stopping = false;
+        let (body, held) = loop {
+            // Ready when all is said, or when it is time to leave.
+            let turn = poll_fn(|context| match Pin::new(&mut served).poll(context) {
+                Poll::Ready(ended) => Poll::Ready(Err(ended)),
+                Poll::Pending => departure
+                    .begin()
+                    .map_or(Poll::Pending, |body| Poll::Ready(Ok(body))),
+            });
+            tokio::select! {
+                turn = turn => match turn {
+                    Ok(leaves) => break leaves,
+                    Err(ended) => return why(ended),
+                },
+                () = self.stop.cancelled(), if !is_stopping => is_stopping = true,
             }
+            Pin::new(&mut served).graceful_shutdown();
         };
-        why(ended)
+        let Some(parts) = served.into_parts() else {
+            return Ended::Normally;
+        };
+        match parts.io.into_inner().into_inner().into_inner().transport() {
+            Ok(transport) => body.move_to(transport, held).await,
+            Err(error) => tracing::warn!(%error, "an event stream could not be left to the engine"),
+        }
+        Ended::Normally
     }
 
     async fn http2<I>(self: &Arc<Self>, io: I) -> Ended
