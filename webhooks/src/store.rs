@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use auth::seal::BadKey;
 use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::Transaction;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -111,6 +112,32 @@ macro_rules! reading {
 }
 
 pub(crate) use {on, reading};
+
+/// How a transaction that writes begins. SQLite's waits for its turn, as long as others are busy; one that has read first would be
+/// refused at once if somebody else writes.
+pub(crate) trait BeginWriting {
+    /// Of a transaction.
+    type Database: sqlx::Database;
+
+    /// Begins it.
+    async fn begin_writing(&self) -> sqlx::Result<Transaction<'static, Self::Database>>;
+}
+
+impl BeginWriting for SqlitePool {
+    type Database = sqlx::Sqlite;
+
+    async fn begin_writing(&self) -> sqlx::Result<Transaction<'static, Self::Database>> {
+        self.begin_with("BEGIN IMMEDIATE").await
+    }
+}
+
+impl BeginWriting for PgPool {
+    type Database = sqlx::Postgres;
+
+    async fn begin_writing(&self) -> sqlx::Result<Transaction<'static, Self::Database>> {
+        self.begin().await
+    }
+}
 
 impl Store {
     /// Opens `sqlite:PATH` (made if it is not there) or `postgres://...`, and brings its tables up to date. `keys` seal the

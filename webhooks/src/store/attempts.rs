@@ -15,7 +15,7 @@ use schemas::ids::{StreamName, TenantId};
 use ulid::Ulid;
 
 use super::bodies::{Bodies, insert_bodies};
-use super::{Store, StoreError, on, reading};
+use super::{BeginWriting, Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, EndpointId, Position};
 
 /// Attempts of one segment.
@@ -97,7 +97,7 @@ impl Store {
         let sql = "INSERT INTO webhook_log (tenant, last_id, endpoint, first_id, since_ms, until_ms, entries)
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, last_id) DO NOTHING";
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             for ((tenant, endpoint), attempts) in &mut of {
                 attempts.sort_unstable_by_key(|attempt| attempt.id);
                 for attempts in attempts.chunks(SEGMENT_MAX) {

@@ -4,7 +4,7 @@ use schemas::ids::TenantId;
 use sqlx::Row as _;
 
 use super::vault::purpose;
-use super::{Idempotency, Store, StoreError, on, reading};
+use super::{BeginWriting, Idempotency, Store, StoreError, on, reading};
 use crate::delivery::EndpointId;
 use crate::endpoint::{Endpoint, Status};
 
@@ -92,7 +92,7 @@ impl Store {
              VALUES ($1, $2, $3, $4, {now}) ON CONFLICT (tenant, key_hash) DO NOTHING",
         );
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             if let Some(idempotency) = idempotency {
                 let claimed = sqlx::query(claim)
                     .bind(endpoint.tenant.as_str())
@@ -235,7 +235,7 @@ impl Store {
     /// Removes an endpoint, what is parked for it and its replays. Answers whether it was there.
     pub async fn delete_endpoint(&self, tenant: &TenantId, id: &EndpointId) -> Result<bool, StoreError> {
         let deleted = on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             let done = sqlx::query("DELETE FROM webhook_endpoints WHERE tenant = $1 AND id = $2")
                 .bind(tenant.as_str())
                 .bind(id.as_str())

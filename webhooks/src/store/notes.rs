@@ -6,7 +6,7 @@
 use schemas::ids::Incarnation;
 use ulid::Ulid;
 
-use super::{Store, StoreError, on, reading};
+use super::{BeginWriting, Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, Position};
 use crate::ledger::Partition;
 
@@ -30,7 +30,7 @@ impl Store {
         let sql = "INSERT INTO webhook_notes (consumer, topic, partition_no, incarnation, note, last_offset, deliveries)
              VALUES ($1, $2, $3, $4, $5, $6, $7)";
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             for note in notes {
                 for settled in note.settled.chunks(ROW_MAX) {
                     let last = settled.iter().map(|(offset, _)| *offset).max().unwrap_or(0);

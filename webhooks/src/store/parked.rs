@@ -13,7 +13,7 @@ use sqlx::Row as _;
 
 use super::rows::{Rows, batches};
 use super::vault::purpose;
-use super::{Store, StoreError, on, reading};
+use super::{BeginWriting, Store, StoreError, on, reading};
 use crate::delivery::{DeliveryId, EndpointId, Position};
 use crate::payload;
 
@@ -163,7 +163,7 @@ impl Store {
     pub async fn park(&self, deliveries: &[Parked]) -> Result<(), StoreError> {
         let sealed = self.seal_parked(deliveries).await?;
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             insert_parked!(self, transaction, deliveries, sealed);
             transaction.commit().await?;
         });
@@ -259,7 +259,7 @@ impl Store {
         let released = "UPDATE webhook_parked SET lease_holder = NULL, lease_until_ms = 0
              WHERE delivery = $1 AND lease_holder = $2";
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             let mut rest = settled;
             loop {
                 // In order: what is over in a row goes at once.

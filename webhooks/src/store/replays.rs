@@ -11,7 +11,7 @@ use schemas::ids::{Incarnation, StreamName, TenantId};
 use sqlx::Row as _;
 
 use super::parked::{insert_parked, millis};
-use super::{Parked, Store, StoreError, on, reading};
+use super::{BeginWriting, Parked, Store, StoreError, on, reading};
 use crate::delivery::{EndpointId, Position};
 
 /// Why something is read again.
@@ -111,7 +111,7 @@ impl Store {
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, {now}, 0)
              ON CONFLICT (id, topic, incarnation, partition_no) DO NOTHING";
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             for part in parts {
                 sqlx::query(self.sql(sql))
                     .bind(id)
@@ -209,7 +209,7 @@ impl Store {
              WHERE id = $4 AND topic = $5 AND incarnation = $6 AND partition_no = $7 AND lease_holder = $8";
         let position = &reading.position;
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             let done = sqlx::query(self.sql(sql))
                 .bind(next)
                 .bind(i64::try_from(found.len()).unwrap_or(i64::MAX))

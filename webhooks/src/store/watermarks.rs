@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemas::ids::Incarnation;
 
-use super::{Store, StoreError, on, reading};
+use super::{BeginWriting, Store, StoreError, on, reading};
 use crate::ledger::{Commit, Partition};
 
 impl Store {
@@ -20,7 +20,7 @@ impl Store {
         let passed = "DELETE FROM webhook_notes WHERE consumer = $1 AND topic = $2 AND partition_no = $3
                AND (incarnation <> $4 OR last_offset < $5)";
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = pool.begin_writing().await?;
             for commit in commits {
                 for sql in [sql, passed] {
                     sqlx::query(sql)

@@ -7,6 +7,7 @@ on_both! {
     the_same_request_makes_one_endpoint_and_no_answer_has_its_secret
     a_change_of_an_older_version_is_refused
     endpoints_come_in_pages
+    two_that_write_at_once_wait_for_each_other
 }
 
 async fn what_was_answered_is_there_after_a_restart(database: &Database) {
@@ -178,4 +179,15 @@ async fn endpoints_come_in_pages(database: &Database) {
     }
     assert_eq!(seen, ids.into_iter().collect::<Vec<_>>());
     store.close().await;
+}
+
+async fn two_that_write_at_once_wait_for_each_other(database: &Database) {
+    let stores = [database.open().await, database.open().await];
+    let writers = stores.map(|store| async move {
+        for _ in 0..40 {
+            // It reads how many there are, then writes.
+            create(&store, "lund").await;
+        }
+    });
+    futures_util::future::join_all(writers).await;
 }
