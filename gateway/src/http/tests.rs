@@ -4,6 +4,7 @@ mod browsers;
 mod connections;
 mod control;
 mod graphql;
+mod leaving;
 mod operations;
 mod requests;
 mod rig;

@@ -21,7 +21,7 @@ use crate::http::HttpLimits;
 use crate::http::listener::{Tls, TlsError};
 
 /// Longer than any condition here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 fn soon() -> HttpLimits {
     HttpLimits {
@@ -33,7 +33,7 @@ fn soon() -> HttpLimits {
 }
 
 /// Everything until the peer closes.
-async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+pub(super) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     // A reset is an end, too.
     let _ended = timeout(PATIENCE, stream.read_to_end(&mut bytes))
@@ -43,7 +43,7 @@ async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// Reads until the text has been seen.
-async fn until(stream: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
+pub(super) async fn until(stream: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
     let mut text = String::new();
     let reading = async {
         let mut chunk = [0; 1024];
@@ -394,12 +394,12 @@ async fn a_peer_without_room_for_its_answers_is_cut_off_and_holds_its_places_unt
         .expect("the places are given back");
 }
 
-struct Identity {
-    tls: Tls,
-    roots: RootCertStore,
+pub(super) struct Identity {
+    pub(super) tls: Tls,
+    pub(super) roots: RootCertStore,
 }
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     let made = generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let folder = tempfile::tempdir().expect("a folder");
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
@@ -413,7 +413,7 @@ fn identity() -> Identity {
     }
 }
 
-fn connector(roots: RootCertStore, alpn: &[&[u8]]) -> TlsConnector {
+pub(super) fn connector(roots: RootCertStore, alpn: &[&[u8]]) -> TlsConnector {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
