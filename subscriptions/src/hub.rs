@@ -1,21 +1,21 @@
 //! The engine's front door: what a server calls. Knows nothing of HTTP; a server hands over sockets and requests that
 //! it has already authenticated.
 
+mod asked;
+mod config;
+mod told;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use auth::clock::Clock;
-use auth::quota::Permit;
-use auth::token::{Authenticator, Principal};
+use auth::token::Authenticator;
 use bytes::Bytes;
 use schemas::contract::{Contract, Stream};
-use schemas::cursor::{BadCursor, Cursor, Sealer};
-use schemas::filter::Predicate;
-use schemas::ids::{StreamName, TenantId};
+use schemas::cursor::Sealer;
+use schemas::ids::StreamName;
 use schemas::problem::Code;
-use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -23,103 +23,18 @@ use crate::graphql;
 use crate::history::{Older, Ring};
 use crate::metrics::Metrics;
 use crate::needs::Needs;
-pub use crate::outlet::Body;
 use crate::outlet::Home;
-use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::{InputSender, Past, Sequencer};
 use crate::worker::{Order, Setup, Wake, Worker};
 
-/// The engine's limits. Each has a reaction, which is said with it.
-#[derive(Debug, Clone)]
-pub struct HubConfig {
-    /// Threads that own sessions; one for every two cores.
-    pub workers: usize,
-    /// Recent events kept per stream, in bytes; older ones are read from Kafka.
-    pub ring_bytes_max: usize,
-    /// What a live reader may lag behind its group, in bytes; beyond it is closed as a slow reader.
-    pub session_lag_bytes_max: usize,
-    /// What the groups' logs of one worker may hold for laggards, in bytes; beyond it a group's laggards are closed when
-    /// its next event comes. The same again for what replaying readers have queued; beyond it what they do not take is
-    /// read again later.
-    pub group_log_bytes_max: usize,
-    /// What a replaying reader may have queued, in bytes; beyond it the replay waits for the reader.
-    pub lane_bytes_max: usize,
-    /// Control messages queued for a session, in bytes; beyond it is closed as a slow reader.
-    pub control_bytes_max: usize,
-    /// Subscriptions of one session; beyond it `subscriptions_exceeded`.
-    pub subscriptions_per_session_max: usize,
-    /// A client's message, in bytes; beyond it the session is closed.
-    pub message_bytes_max: usize,
-    /// How often quiet sessions are told their cursor and pinged.
-    pub heartbeat: Duration,
-    /// How often a quiet GraphQL event stream is given a comment.
-    pub graphql_sse_heartbeat: Duration,
-    /// How often a quiet multipart response is given a heartbeat.
-    pub graphql_multipart_heartbeat: Duration,
-    /// A session from which nothing came for so long, not even a pong, is closed.
-    pub silence_max: Duration,
-    /// A session whose socket takes nothing for so long is closed as a slow reader.
-    pub stall_max: Duration,
-    /// A WebSocket without credentials must send `auth` within this time, and a GraphQL one `connection_init`.
-    pub auth_timeout: Duration,
-    /// `auth_required` is told so long before the grant ends.
-    pub auth_warning: Duration,
-    /// Under load, how long a worker may wait to gather more events into one write. Never when idle.
-    pub gather_max: Duration,
-    /// What one reader's replay may read without finding anything for it, in bytes; beyond it `replay_limited`.
-    pub scan_bytes_max: u64,
-    /// What all replays of one tenant may read within a minute without finding anything for their readers, in bytes, on this
-    /// node; beyond it `replay_limited` for those that find nothing.
-    pub tenant_scan_bytes_max: u64,
-    /// How long a cursor's topic may be unknown to this node before it counts as deleted.
-    pub layout_grace: Duration,
-}
-
-impl Default for HubConfig {
-    fn default() -> Self {
-        Self {
-            // The other half is for the kernel's work for the sockets, for Kafka's threads and for HTTP: on two cores, one worker
-            // delivers a backlog sooner than two do, at two thirds of the CPU time.
-            workers: std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
-            ring_bytes_max: 64 << 20,
-            session_lag_bytes_max: 1 << 20,
-            group_log_bytes_max: 8 << 20,
-            lane_bytes_max: 64 << 10,
-            control_bytes_max: 64 << 10,
-            subscriptions_per_session_max: 64,
-            message_bytes_max: 64 << 10,
-            heartbeat: Duration::from_secs(25),
-            graphql_sse_heartbeat: Duration::from_secs(12),
-            graphql_multipart_heartbeat: Duration::from_secs(5),
-            silence_max: Duration::from_secs(60),
-            stall_max: Duration::from_secs(30),
-            auth_timeout: Duration::from_secs(10),
-            auth_warning: Duration::from_secs(30),
-            gather_max: Duration::from_millis(4),
-            scan_bytes_max: 1 << 30,
-            // 64 GiB are a core or two of nothing but matching: no crowd that comes back after an outage reads so much in
-            // vain, and one tenant's searches leave the others their share.
-            tenant_scan_bytes_max: 64 << 30,
-            layout_grace: Duration::from_secs(30),
-        }
-    }
-}
-
-impl HubConfig {
-    /// How often a quiet session of this wire format is told something.
-    pub(crate) fn heartbeat_of(&self, framing: Framing) -> Duration {
-        match framing {
-            Framing::GraphqlSse | Framing::GraphqlSseSingle => self.graphql_sse_heartbeat,
-            Framing::Multipart => self.graphql_multipart_heartbeat,
-            Framing::WebSocket
-            | Framing::Sse
-            | Framing::GraphqlTransportWs
-            | Framing::GraphqlWs
-            | Framing::Lines => self.heartbeat,
-        }
-    }
-}
+pub use self::asked::{
+    After, AsyncIo, GraphqlFraming, GraphqlStream, GraphqlSubscribe, Protocol, Pull, Reading, Restriction,
+    Sse, Transport, WebSocket,
+};
+pub use self::config::HubConfig;
+pub use self::told::{Failure, PartitionInfo, PullPage, SessionInfo, SubscriptionInfo};
+pub use crate::outlet::Body;
 
 /// What the engine calls on.
 pub struct Services {
@@ -135,227 +50,12 @@ pub struct Services {
     pub graphql: Option<Arc<graphql::Schema>>,
 }
 
-/// Something that can be read and written, for connections that are no plain TCP socket.
-pub trait AsyncIo: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncIo for T {}
-
-/// A connection that has left HTTP: after its WebSocket upgrade, or behind the head of a response.
-pub enum Transport {
-    /// A plain socket, written to directly. Must be non-blocking.
-    Tcp {
-        /// The socket.
-        stream: std::net::TcpStream,
-        /// Bytes that were read with the request.
-        read_ahead: Bytes,
-    },
-    /// Anything else: TLS.
-    Other {
-        /// The connection.
-        io: Box<dyn AsyncIo>,
-        /// Bytes that were read with the request.
-        read_ahead: Bytes,
-    },
-}
-
-/// What a ticket restricts a session to.
-#[derive(Debug, Clone)]
-pub struct Restriction {
-    /// The only stream.
-    pub stream: StreamName,
-    /// ANDed to every subscription's filter.
-    pub filter: Predicate,
-}
-
-/// What is spoken on an upgraded connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// `tidewire.v1`.
-    TidewireV1,
-    /// `graphql-transport-ws`.
-    GraphqlTransportWs,
-    /// `graphql-ws`, the legacy protocol of `subscriptions-transport-ws`.
-    GraphqlWs,
-    /// A GraphQL client that offers neither: it is told so by a close code, since browsers cannot read a refused upgrade.
-    Unacceptable,
-}
-
-/// An upgraded connection.
-pub struct WebSocket {
-    /// The connection.
-    pub transport: Transport,
-    /// What is spoken on it.
-    pub protocol: Protocol,
-    /// Who; `None`: the first message must be `auth`, or `connection_init` with a token.
-    pub principal: Option<Arc<Principal>>,
-    /// What a ticket restricts the session to.
-    pub restriction: Option<Restriction>,
-    /// What the session holds of the quotas; named when the first `auth` says who it is.
-    pub permit: Permit,
-}
-
-/// From where a reader wants events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum After {
-    /// Only what comes.
-    Latest,
-    /// All that Kafka still has.
-    Earliest,
-    /// From this time on, in milliseconds since the Unix epoch.
-    Time(i64),
-    /// Exactly after this cursor.
-    Cursor(Box<Cursor>),
-}
-
-/// What one reader wants of one stream.
-pub struct Reading {
-    /// The stream.
-    pub stream: Arc<Stream>,
-    /// Who reads; the grant is compiled from it.
-    pub principal: Arc<Principal>,
-    /// Which events.
-    pub filter: Predicate,
-    /// From where.
-    pub after: After,
-}
-
-/// A server-sent event stream.
-pub struct Sse {
-    /// What is read.
-    pub reading: Reading,
-    /// Told to the client as `retry:`.
-    pub retry_ms: Option<u64>,
-    /// What the session holds of the quotas; named when the first `auth` says who it is.
-    pub permit: Permit,
-}
-
-/// A response that carries GraphQL results.
-pub struct GraphqlStream {
-    /// How.
-    pub framing: GraphqlFraming,
-    /// Whose it is.
-    pub principal: Arc<Principal>,
-    /// What a ticket restricts the session to.
-    pub restriction: Option<Restriction>,
-    /// What the session holds of the quotas.
-    pub permit: Permit,
-}
-
-/// How a response carries GraphQL results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GraphqlFraming {
-    /// Server-sent events of one operation.
-    SseDistinct,
-    /// Server-sent events of many operations.
-    SseSingle,
-    /// `multipart/mixed;subscriptionSpec=1.0`.
-    Multipart,
-    /// One result a line, for a callback; the last line may be `{"complete":true}`, with `errors` where it failed.
-    Lines,
-}
-
-/// A GraphQL subscription to begin.
-#[derive(Debug)]
-pub struct GraphqlSubscribe {
-    /// Its id within the session; empty where the response carries one operation.
-    pub id: String,
-    /// What it gives.
-    pub bound: Box<graphql::Bound>,
-}
-
 /// A session that speaks through a response, for requests that have something to say to it. It does not keep it open.
 #[derive(Debug, Clone)]
 pub struct GraphqlHandle {
     worker: mpsc::Sender<Wake>,
     place: usize,
     serial: u64,
-}
-
-/// One page, asked for.
-pub struct Pull {
-    /// What is read.
-    pub reading: Reading,
-    /// At most so many events.
-    pub limit: usize,
-    /// How long to wait for the first one.
-    pub wait: Duration,
-}
-
-/// One page.
-#[derive(Debug)]
-pub struct PullPage {
-    /// Each a CloudEvents JSON object with the extension attribute `cursor`.
-    pub events: Vec<Bytes>,
-    /// The cursor from which the next page goes on.
-    pub next: String,
-    /// What could not be given any more, as in the `gap` message.
-    pub gap: Option<serde_json::Value>,
-    /// Whether the page ends where one replay may not read further; the next one goes on from its cursor.
-    pub limited: bool,
-}
-
-/// Why the engine refuses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {detail}", code.name)]
-pub struct Failure {
-    /// What the client is told.
-    pub code: Code,
-    /// More, without data.
-    pub detail: String,
-}
-
-impl Failure {
-    /// A failure with a detail.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-        }
-    }
-}
-
-/// An open session, for operators.
-#[derive(Debug, Clone, Serialize)]
-pub struct SessionInfo {
-    /// Its id (`ses_...`).
-    pub id: String,
-    /// `websocket` or `sse`. A request for a page is no session.
-    pub protocol: &'static str,
-    /// Whose data; none before `auth`.
-    pub tenant: Option<String>,
-    /// The token's issuer.
-    pub issuer: Option<String>,
-    /// When it began, in milliseconds since the Unix epoch.
-    pub opened_at_ms: i64,
-    /// Until when its grant holds.
-    pub expires_at_ms: Option<i64>,
-    /// Its subscriptions.
-    pub subscriptions: Vec<SubscriptionInfo>,
-    /// Bytes that its socket did not take yet.
-    pub pending_bytes: usize,
-}
-
-/// One subscription of an open session.
-#[derive(Debug, Clone, Serialize)]
-pub struct SubscriptionInfo {
-    /// The stream.
-    pub stream: String,
-    /// `live` or `replaying`.
-    pub state: &'static str,
-    /// Bytes that it lags behind its group.
-    pub lag_bytes: usize,
-}
-
-/// One partition, for readiness.
-#[derive(Debug, Clone, Serialize)]
-pub struct PartitionInfo {
-    /// The stream.
-    pub stream: String,
-    /// The topic.
-    pub topic: String,
-    /// Its number.
-    pub partition: i32,
-    /// The next offset, if it is known.
-    pub position: Option<i64>,
 }
 
 /// The engine. Cheap to clone.
@@ -651,33 +351,5 @@ impl GraphqlHandle {
             return Ok(false);
         }
         answer.await.unwrap_or(Ok(false))
-    }
-}
-
-impl After {
-    /// Parses `after`: a cursor of this stream and tenant, `earliest`, `latest` or an RFC 3339 time.
-    pub fn parse(
-        text: &str,
-        stream: &StreamName,
-        tenant: &TenantId,
-        sealer: &Sealer,
-    ) -> Result<Self, Failure> {
-        match text {
-            "latest" => return Ok(Self::Latest),
-            "earliest" => return Ok(Self::Earliest),
-            _ => {}
-        }
-        // No cursor has a colon, and every time has.
-        if text.contains(':') {
-            let time: jiff::Timestamp = text
-                .parse()
-                .map_err(|_| Failure::new(Code::PARAMETER_INVALID, "after is no RFC 3339 time"))?;
-            return Ok(Self::Time(time.as_millisecond()));
-        }
-        match sealer.open(stream, tenant, text) {
-            Ok(cursor) => Ok(Self::Cursor(Box::new(cursor))),
-            Err(BadCursor::Invalid) => Err(Failure::new(Code::CURSOR_INVALID, "")),
-            Err(BadCursor::Foreign) => Err(Failure::new(Code::CURSOR_FOREIGN, "")),
-        }
     }
 }

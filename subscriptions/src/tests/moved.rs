@@ -88,7 +88,7 @@ async fn until(client: &mut DuplexStream, bytes: &mut Vec<u8>, wanted: &str) {
 fn numbers(text: &str) -> Vec<i64> {
     text.split(r#""n":"#)
         .skip(1)
-        .map(|rest| rest[..rest.find(',').unwrap()].parse().unwrap())
+        .map(|rest| rest.split(',').next().unwrap().parse().unwrap())
         .collect()
 }
 

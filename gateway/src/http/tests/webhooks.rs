@@ -5,4 +5,5 @@ mod documents;
 mod endpoints;
 mod house;
 mod log;
+mod refused;
 mod replays;
