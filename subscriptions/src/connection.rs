@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::group::Share;
 use crate::outlet::{Outlet, Rendered};
+use crate::pace::Pace;
 use crate::protocol::{Framing, Wire, chunked, ws};
 use crate::session::Session;
 
@@ -60,6 +61,10 @@ pub(crate) struct Connection {
     /// Its entry among the worker's timers.
     pub(crate) due: Instant,
     pub(crate) last_heard: Instant,
+    /// How fast its client speaks.
+    pub(crate) pace: Pace,
+    /// Its client spoke too fast: until then nothing is heard.
+    pub(crate) deaf_until: Option<Instant>,
     pub(crate) next_heartbeat: Instant,
     pub(crate) permit: Permit,
 }
@@ -148,6 +153,8 @@ impl Connection {
             room: Rc::default(),
             due: now,
             last_heard: now,
+            pace: Pace::new(now),
+            deaf_until: None,
             next_heartbeat: now,
             permit,
         }

@@ -12,6 +12,7 @@ pub mod layout;
 mod metrics;
 pub mod needs;
 mod outlet;
+mod pace;
 pub mod protocol;
 mod scans;
 pub mod sequencer;

@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     pub(crate) writes: Counter,
     /// Pages of older events that were asked for.
     pub(crate) pages: Counter,
+    /// How often a client's messages had to wait because it speaks too fast.
+    pub(crate) paced: Counter,
     /// Bytes written to sockets.
     pub(crate) bytes_written: Counter<u64, AtomicU64>,
 }
@@ -101,6 +103,11 @@ impl Metrics {
         );
         registry.register("writes", "Socket writes that carried events", self.writes.clone());
         registry.register("pages", "Pages of older events asked for", self.pages.clone());
+        registry.register(
+            "sessions_paced",
+            "Times that a client's messages waited because it speaks too fast",
+            self.paced.clone(),
+        );
         registry.register(
             "written_bytes",
             "Bytes written to readers",

@@ -103,6 +103,9 @@ fn read_hub(section: &Section, hub: &mut HubConfig) {
         1..=10_000,
     );
     hub.message_bytes_max = section.size("message_bytes_max", hub.message_bytes_max, KIB..=16 * MIB);
+    if let Some(messages) = section.table.unsigned("messages_per_second_max", 1..=1_000_000) {
+        hub.messages_per_second_max = u32::try_from(messages.value).unwrap_or(u32::MAX);
+    }
     hub.heartbeat = section.millis("heartbeat_ms", hub.heartbeat, 100..=DAY_MS);
     hub.silence_max = section.millis("silence_max_ms", hub.silence_max, 200..=DAY_MS);
     hub.stall_max = section.millis("stall_max_ms", hub.stall_max, 100..=DAY_MS);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::pace::Speed;
 use crate::protocol::Framing;
 
 /// The engine's limits. Each has a reaction, which is said with it.
@@ -25,6 +26,9 @@ pub struct HubConfig {
     pub subscriptions_per_session_max: usize,
     /// A client's message, in bytes; beyond it the session is closed.
     pub message_bytes_max: usize,
+    /// Messages and pings that a WebSocket client may send in a second; beyond it they are read later, and the client's socket
+    /// fills. Four times as many as a session may have subscriptions may come at once.
+    pub messages_per_second_max: u32,
     /// How often quiet sessions are told their cursor and pinged.
     pub heartbeat: Duration,
     /// How often a quiet GraphQL event stream is given a comment.
@@ -63,6 +67,7 @@ impl Default for HubConfig {
             control_bytes_max: 64 << 10,
             subscriptions_per_session_max: 64,
             message_bytes_max: 64 << 10,
+            messages_per_second_max: 100,
             heartbeat: Duration::from_secs(25),
             graphql_sse_heartbeat: Duration::from_secs(12),
             graphql_multipart_heartbeat: Duration::from_secs(5),
@@ -81,6 +86,12 @@ impl Default for HubConfig {
 }
 
 impl HubConfig {
+    /// How fast a client may speak.
+    pub(crate) fn speed(&self) -> Speed {
+        let at_once = u32::try_from(self.subscriptions_per_session_max.saturating_mul(4)).unwrap_or(u32::MAX);
+        Speed::new(self.messages_per_second_max, at_once)
+    }
+
     /// How often a quiet session of this wire format is told something.
     pub(crate) fn heartbeat_of(&self, framing: Framing) -> Duration {
         match framing {

@@ -60,9 +60,15 @@ impl Reader {
     }
 
     /// Adds bytes. Never holds more than one message and what came with it: [`Reader::read`] is called until it has no
-    /// more before more bytes are added.
+    /// more before more bytes are read from a socket.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Whether anything that was fed has not been read.
+    #[must_use]
+    pub fn holds_some(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// The next whole message, if it is there.

@@ -3,6 +3,7 @@
 mod control;
 mod graphql;
 mod moved;
+mod pace;
 mod property;
 mod resume;
 mod rig;

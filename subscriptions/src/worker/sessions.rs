@@ -207,6 +207,7 @@ impl State {
 
     /// Does what the client's bytes say. `false`: the connection is over.
     pub(crate) fn heard(&mut self, place: usize, bytes: &[u8]) -> bool {
+        let speed = self.speed;
         let Some(connection) = self.connections.get_mut(place) else {
             return false;
         };
@@ -216,6 +217,9 @@ impl State {
         }
         // The reader is taken out while its messages are worked on; only this thread could ask for it meanwhile.
         let Some(mut reader) = connection.reader.take() else {
+            // What is said on a response is heard by nobody, and not at any speed.
+            connection.pace.heard(Instant::now(), speed);
+            self.is_too_fast(place);
             return true;
         };
         let serial = connection.serial;
@@ -246,12 +250,20 @@ impl State {
         reader: &mut ws::Reader,
         ping: &mut Option<Vec<u8>>,
     ) -> bool {
+        let speed = self.speed;
         loop {
+            if reader.holds_some() && self.is_too_fast(place) {
+                return true;
+            }
             let incoming = reader.read();
             match self.connection(place, serial) {
                 None => return false,
                 Some(connection) if connection.closing.is_some() || connection.broken => return true,
-                Some(_) => {}
+                Some(connection) => {
+                    if matches!(incoming, Ok(Some(ws::Incoming::Text(_) | ws::Incoming::Ping(_)))) {
+                        connection.pace.heard(Instant::now(), speed);
+                    }
+                }
             }
             match incoming {
                 Ok(None) => return true,
@@ -280,6 +292,42 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether a client has to wait before more of it is heard. The timer goes on with what it has said by then.
+    fn is_too_fast(&mut self, place: usize) -> bool {
+        let (now, speed) = (Instant::now(), self.speed);
+        let Some(connection) = self.connections.get_mut(place) else {
+            return false;
+        };
+        let Some(until) = connection.pace.wait(now, speed) else {
+            return false;
+        };
+        connection.deaf_until = Some(until);
+        self.metrics.paced.inc();
+        self.reschedule(place);
+        true
+    }
+
+    /// Hears what a client has said meanwhile. `false`: the connection is over.
+    pub(super) fn hear_again(&mut self, place: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(place) else {
+            return false;
+        };
+        connection.deaf_until = None;
+        let serial = connection.serial;
+        if !self.heard(place, &[]) {
+            self.end(place);
+            return false;
+        }
+        let Some(connection) = self.connection(place, serial) else {
+            return false;
+        };
+        if connection.deaf_until.is_none() {
+            // Its socket is read again.
+            connection.wake();
+        }
+        true
     }
 
     /// Tells a session something, and does what follows.

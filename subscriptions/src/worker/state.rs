@@ -18,6 +18,7 @@ use crate::group::{Flushed, Render};
 use crate::hub::{HubConfig, Services, SessionInfo, SubscriptionInfo};
 use crate::metrics::Metrics;
 use crate::needs::Needs;
+use crate::pace::Speed;
 use crate::protocol::Framing;
 use crate::scans::Scans;
 use crate::sequencer::Batch;
@@ -53,6 +54,8 @@ pub(crate) struct State {
     /// The epoch of the knowledge by which the sessions were judged.
     pub(super) judged_at: u64,
     pub(crate) times: Times,
+    /// How fast clients may speak.
+    pub(crate) speed: Speed,
     pub(crate) serials: u64,
     read: Box<[u8]>,
     pub(crate) log_bytes: i64,
@@ -81,6 +84,7 @@ impl State {
             auth_timeout_ms: milliseconds(config.auth_timeout),
             auth_warning_ms: milliseconds(config.auth_warning),
         };
+        let speed = config.speed();
         Self {
             config,
             contract,
@@ -100,6 +104,7 @@ impl State {
             draining: false,
             judged_at: 0,
             times,
+            speed,
             serials: 0,
             read: vec![0; READ_BYTES].into_boxed_slice(),
             log_bytes: 0,
@@ -195,6 +200,8 @@ impl State {
         let mut buffer = std::mem::take(&mut self.read);
         let result = match self.connection(place, serial) {
             None => Poll::Ready(Ok(0)),
+            // The timer wakes its task.
+            Some(connection) if connection.deaf_until.is_some() => Poll::Pending,
             Some(connection) => connection.outlet.poll_read(context, &mut buffer),
         };
         let result = result.map(|read| match read {

@@ -52,6 +52,12 @@ impl State {
             }
             return;
         }
+        if connection.deaf_until.is_some_and(|until| now >= until) && !self.hear_again(place) {
+            return;
+        }
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
         if connection
             .full_since
             .is_some_and(|since| now >= since + self.config.stall_max)
@@ -189,6 +195,9 @@ impl State {
                 }
                 if let Some(since) = connection.full_since {
                     due = due.min(since + self.config.stall_max);
+                }
+                if let Some(until) = connection.deaf_until {
+                    due = due.min(until);
                 }
                 due
             }
