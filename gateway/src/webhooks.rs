@@ -136,7 +136,7 @@ impl Webhooks {
             );
         }
         let holder: Arc<str> = Arc::from(format!("node_{}", Ulid::generate()));
-        let logs = Arc::new(Logs::new(kafka, contract)?);
+        let logs = Arc::new(Logs::new(kafka, contract, metrics.readers_busy.clone())?);
         let letters = Letters::new(kafka)?;
         let decoders: HashMap<_, _> = contract
             .streams

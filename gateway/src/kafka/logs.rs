@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use prometheus_client::metrics::counter::Counter;
 use schemas::contract::{Contract, Stream};
 use schemas::decode::Decoder;
 use schemas::event::Event;
@@ -39,6 +40,8 @@ pub(crate) struct Logs {
     lookup: Lookup,
     wanted: Wanted,
     readers: Arc<Semaphore>,
+    /// Counts who was told to come again.
+    busy: Counter,
 }
 
 /// Kafka did not answer, or not all of it.
@@ -61,12 +64,15 @@ struct Topic {
 }
 
 impl Logs {
+    /// `busy` counts who is told to come again because all readers are taken.
+    ///
     /// # Errors
     ///
     /// librdkafka refuses the settings.
     pub(crate) fn new(
         settings: &KafkaSettings,
         contract: &Arc<Contract>,
+        busy: Counter,
     ) -> Result<Self, rdkafka::error::KafkaError> {
         Ok(Self {
             lookup: Lookup::start(settings)?,
@@ -74,6 +80,7 @@ impl Logs {
             contract: Arc::clone(contract),
             settings: settings.clone(),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
+            busy,
         })
     }
 
@@ -199,7 +206,11 @@ impl Logs {
     ) -> Result<Result<Vec<RawRecord>, RereadError>, Unavailable> {
         let free = Arc::clone(&self.readers).acquire_owned();
         let place = tokio::time::timeout(TIMEOUT, free).await;
-        let place = place.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
+        let Ok(place) = place else {
+            self.busy.inc();
+            return Err(Unavailable);
+        };
+        let place = place.map_err(|_| Unavailable)?;
         let settings = self.settings.clone();
         // The reader keeps its place to its end, also when nobody waits for it any more.
         let read = move || {
@@ -357,7 +368,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_while_all_readers_are_busy_is_told_to_come_again() {
         let broker = Broker::start(["fhir.observation"], 1).expect("a broker");
-        let logs = Logs::new(&settings(&broker), &Arc::new(clinical())).expect("a client");
+        let told = Counter::default();
+        let logs = Logs::new(&settings(&broker), &Arc::new(clinical()), told.clone()).expect("a client");
         let busy = logs.readers.acquire_many(4).await.expect("it is open");
         let from = Position {
             topic: Arc::from("fhir.observation"),
@@ -366,6 +378,7 @@ mod tests {
             offset: 0,
         };
         assert_eq!(logs.read(from.clone(), 0).await.err(), Some(Unavailable));
+        assert_eq!(told.get(), 1);
         drop(busy);
         let read = logs.read(from, 0).await.expect("there is a place");
         assert_eq!(read.expect("there is nothing to read").len(), 0);

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) held_back: Counter,
     pub(crate) commits: Counter,
     pub(crate) commits_failed: Counter,
+    pub(crate) readers_busy: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +65,7 @@ impl Metrics {
             held_back: Counter::default(),
             commits: Counter::default(),
             commits_failed: Counter::default(),
+            readers_busy: Counter::default(),
         };
         let ours = registry.sub_registry_with_prefix("webhooks");
         ours.register("attempts", "Attempts, by outcome", metrics.attempts.clone());
@@ -77,7 +79,7 @@ impl Metrics {
             "From a record's own time to its delivery, of those that were never parked",
             metrics.age.clone(),
         );
-        let counters: [(&str, &str, &Counter); 14] = [
+        let counters: [(&str, &str, &Counter); 15] = [
             ("records", "Records that were planned", &metrics.records),
             ("parked", "Deliveries that were parked", &metrics.parked),
             (
@@ -131,6 +133,11 @@ impl Metrics {
                 "commits_failed",
                 "Commits that Kafka refused",
                 &metrics.commits_failed,
+            ),
+            (
+                "readers_busy",
+                "Requests that were told to come again because others had Kafka read for them",
+                &metrics.readers_busy,
             ),
         ];
         for (name, help, counter) in counters {

@@ -473,7 +473,8 @@ async fn endpoints_are_shown_all_with_or_all_without_what_operators_know() {
         house.endpoint(&receiver, json!({})).await;
     }
     let stream = StreamName::parse("observations").expect("a name");
-    let logs = Arc::new(Logs::new(&settings(&house.broker), &house.contract).expect("a client"));
+    let logs =
+        Arc::new(Logs::new(&settings(&house.broker), &house.contract, Default::default()).expect("a client"));
     // Wherever in a look it becomes known.
     for place in 0..60 {
         let control = Control::unread(Duration::from_secs(60));

@@ -71,7 +71,7 @@ impl House {
         };
         let desk = Arc::new(Desk {
             store: Arc::clone(&store),
-            logs: Arc::new(Logs::new(&settings(&broker), &contract).expect("logs")),
+            logs: Arc::new(Logs::new(&settings(&broker), &contract, Default::default()).expect("logs")),
             contract,
             signer: Arc::new(MessageSigner::new(vec![key])),
             clients: Arc::new(Clients::new(reaches).expect("clients")),
