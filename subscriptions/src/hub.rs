@@ -179,16 +179,14 @@ impl Hub {
         &self.inner.contract
     }
 
-    /// Takes over an upgraded connection. If the worker has no room for it, the connection is dropped: the client sees it
-    /// closed and comes back.
-    pub fn open_websocket(&self, socket: WebSocket) {
-        if self.worker().try_send(Wake::WebSocket(Box::new(socket))).is_err() {
-            tracing::warn!("a worker has no room for another connection; it was dropped");
-        }
+    /// Takes over an upgraded connection, as soon as its worker has room for it. How many may wait is the quotas' business: each
+    /// holds its permit.
+    pub async fn open_websocket(&self, socket: WebSocket) {
+        // A worker that is gone drops the connection: the client sees it closed and comes back elsewhere.
+        let _gone = self.worker().send(Wake::WebSocket(Box::new(socket))).await;
     }
 
-    /// Opens a server-sent event stream: the chunks of its body. The channel's end is the response's end; dropping the
-    /// receiver ends the session.
+    /// Opens a server-sent event stream: its body.
     pub async fn open_sse(&self, sse: Sse) -> Result<Body, Failure> {
         let worker = self.worker().clone();
         let (reply, answer) = oneshot::channel();

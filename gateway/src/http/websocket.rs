@@ -133,13 +133,14 @@ async fn hand_over(
         let Some(transport) = transport(upgraded) else {
             return;
         };
-        session.hub.open_websocket(WebSocket {
+        let socket = WebSocket {
             transport,
             protocol,
             principal: reader.map(|reader| reader.principal),
             restriction,
             permit,
-        });
+        };
+        session.hub.open_websocket(socket).await;
     });
 
     let mut response = Response::new(Body::empty());

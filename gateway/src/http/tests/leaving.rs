@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use auth::quota::{Limits, Quotas};
+use bytes::Bytes;
+use futures_util::future::join_all;
 use rustls_pki_types::ServerName;
+use subscriptions::hub::{Protocol, Transport, WebSocket};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -116,4 +120,70 @@ async fn an_event_stream_leaves_under_tls_too() {
     timeout(PATIENCE, gone)
         .await
         .expect("sessions end with their connections");
+}
+
+#[tokio::test]
+async fn what_was_asked_before_on_the_connection_is_answered_and_what_comes_behind_is_not() {
+    let mut rig = Rig::new();
+    rig.complete().await;
+    let served = rig.serve(&HttpLimits::default(), None);
+    let mut connection = served.connect().await;
+    let bearer = rig.bearer();
+    let body = "{\"where\":{\"patient\":\"Patient/1\"}}";
+    // In one piece: a page, an event stream by POST that is told to go on, and a request that nobody will answer.
+    let all = format!(
+        "GET /v1/streams HTTP/1.1\r\nhost: x\r\nauthorization: {bearer}\r\n\r\n\
+         POST /v1/streams/observations HTTP/1.1\r\nhost: x\r\nauthorization: {bearer}\r\naccept: text/event-stream\r\n\
+         content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n{body}\
+         GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n",
+        body.len()
+    );
+    connection.write_all(all.as_bytes()).await.expect("written");
+    let head = until(&mut connection, "id: ").await;
+    let (page, stream) = head
+        .split_once("HTTP/1.1 200 OK")
+        .and_then(|(_, rest)| rest.split_once("HTTP/1.1 "))
+        .expect("two answers");
+    assert!(page.contains("\"observations\""), "{page}");
+    assert!(stream.contains("text/event-stream"), "{stream}");
+    rig.observe("2").await;
+    rig.observe("1").await;
+    let events = until(&mut connection, "\"Observation/o1\"").await;
+    assert!(
+        !events.contains("o0") && !events.contains("not_found"),
+        "{events}"
+    );
+    let ((), farewell) = tokio::join!(rig.hub.drain(Duration::ZERO), async {
+        let farewell = rest(&mut connection).await;
+        drop(connection);
+        farewell
+    });
+    assert!(
+        farewell.ends_with("\r\n0\r\n\r\n") && !farewell.contains("not_found"),
+        "{farewell}"
+    );
+}
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_is_taken_over_to_the_last() {
+    const CROWD: usize = 1500;
+    let rig = Rig::new();
+    let quotas = Quotas::new(Limits::default());
+    let mut clients = Vec::new();
+    let open = (0..CROWD).map(|_| {
+        let (client, ours) = tokio::io::duplex(1 << 10);
+        clients.push(client);
+        rig.hub.open_websocket(WebSocket {
+            transport: Transport::Other {
+                io: Box::new(ours),
+                read_ahead: Bytes::new(),
+            },
+            protocol: Protocol::GraphqlTransportWs,
+            principal: None,
+            restriction: None,
+            permit: quotas.admit_unknown().expect("there is room"),
+        })
+    });
+    timeout(PATIENCE, join_all(open)).await.expect("taken");
+    assert_eq!(rig.hub.sessions().await.len(), CROWD);
 }
