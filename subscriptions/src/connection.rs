@@ -1,7 +1,8 @@
 //! One client connection on its worker: the outlet, what it has not taken yet, and its subscriptions.
 //!
 //! Invariant: while anything is pending, no frame is written: it stays in its group's log or its lane. So a slow reader
-//! holds at most the rest of one frame and some control messages of its own.
+//! holds at most the rest of one frame and some control messages of its own; one whose body has just moved to its connection,
+//! also the few chunks that the HTTP server had not taken.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -195,14 +195,14 @@ impl Hub {
         worker.send(wake).await.map_err(|_| ended())?;
         let (place, serial, body) = answer.await.map_err(|_| ended())??;
         Ok(body.of(Home {
-            worker,
+            worker: worker.downgrade(),
             place,
             serial,
         }))
     }
 
-    /// Opens a response that carries GraphQL results, with its first subscription where there is one already. The
-    /// channel's end is the response's end; dropping the receiver ends the session.
+    /// Opens a response that carries GraphQL results, with its first subscription where there is one already: what says something
+    /// to it, and its body.
     pub async fn open_graphql(
         &self,
         stream: GraphqlStream,
@@ -215,7 +215,7 @@ impl Hub {
         worker.send(wake).await.map_err(|_| ended())?;
         let (place, serial, body) = answer.await.map_err(|_| ended())??;
         let body = body.of(Home {
-            worker: worker.clone(),
+            worker: worker.downgrade(),
             place,
             serial,
         });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -41,7 +41,8 @@ pub(crate) enum Outlet {
     Gone,
 }
 
-/// The chunks of a response's body, as the HTTP server takes them. Dropping it ends the session.
+/// The body of a response. The HTTP server takes its chunks, whose end is the response's, or moves it to its connection. Dropping it
+/// ends the session.
 #[derive(Debug)]
 pub struct Body {
     chunks: mpsc::Receiver<Bytes>,
@@ -52,7 +53,8 @@ pub struct Body {
 /// Where a session is.
 #[derive(Debug)]
 pub(crate) struct Home {
-    pub(crate) worker: mpsc::Sender<Wake>,
+    /// Its worker, which ends though bodies are about.
+    pub(crate) worker: mpsc::WeakSender<Wake>,
     pub(crate) place: usize,
     pub(crate) serial: u64,
 }
@@ -77,13 +79,16 @@ impl Body {
     pub async fn move_to(mut self, transport: Transport, held: Box<dyn Send>) {
         // Without one, everything is dropped here: the connection ends as the body does.
         let Some(home) = self.session.take() else { return };
+        let Some(worker) = home.worker.upgrade() else {
+            return;
+        };
         let moving = Moving {
             transport,
             body: self,
         };
         let wake = Wake::Move(home.place, home.serial, Box::new(moving), held);
         // A worker that is gone drops it.
-        let _gone = home.worker.send(wake).await;
+        let _gone = worker.send(wake).await;
     }
 
     /// Gives a connection what is left of a body whose session is over, and the end of it if it is whole.
@@ -101,7 +106,11 @@ impl Body {
             Transport::Other { io, .. } => io,
         };
         io.write_all(&bytes).await?;
-        io.shutdown().await
+        io.shutdown().await?;
+        // Closing over something unread could destroy what was just written.
+        let mut ignored = [0; 1024];
+        while io.read(&mut ignored).await? > 0 {}
+        Ok(())
     }
 
     /// The chunks that nobody has taken.

@@ -178,11 +178,4 @@ fn agree(section: &Section, limits: &Limits) {
             "leave time for the sessions to end after the last was told",
         );
     }
-    if limits.http.connections_max < limits.connections.node_max {
-        conflict(
-            "connections_max",
-            "`limits.connections_max` is above `limits.sockets_max`: it could never be reached".to_owned(),
-            "make `sockets_max` the larger one; sockets without credentials count there too",
-        );
-    }
 }

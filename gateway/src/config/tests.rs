@@ -314,10 +314,6 @@ fn every_mistake_has_its_line_and_code() {
             &["4:limits_conflict"],
         ),
         (
-            &[(3, "[limits]\nsockets_max = 10\n[listen]")],
-            &["3:limits_conflict"],
-        ),
-        (
             &[(3, "[limits]\ndrain_spread_ms = 60000\n[listen]")],
             &["4:limits_conflict"],
         ),

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The limits of one listener and its handlers.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
-    /// Open connections of the listener; beyond it nothing is accepted until one ends.
+    /// Open connections of the listener; beyond it nothing is accepted until one ends, or leaves as a WebSocket or as an event stream
+    /// of HTTP/1.1.
     pub connections_max: usize,
     /// A request's head, in bytes; beyond it 431. HTTP/1.1 needs at least 8192, and less counts as that.
     pub head_bytes_max: usize,

@@ -100,8 +100,8 @@ impl Listener {
         self.tls.is_some()
     }
 
-    /// Serves until `stop` is cancelled, then lets the open requests finish. Ends with the last connection (WebSockets
-    /// are the engine's and not waited for). Dropping the future cuts the connections off.
+    /// Serves until `stop` is cancelled, then lets the open requests finish. Ends with the last connection (those
+    /// that the engine has are not waited for). Dropping the future cuts the connections off.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let context = Arc::new(Context::new(router, &self, stop.clone()));
         let mut connections = JoinSet::new();

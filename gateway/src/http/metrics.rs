@@ -67,7 +67,7 @@ impl Metrics {
         http.register("refused", "Requests refused, by code", metrics.refused.clone());
         http.register(
             "connections",
-            "Open connections that speak HTTP; upgraded ones are the hub's",
+            "Open connections that speak HTTP; WebSockets and event streams of HTTP/1.1 are the hub's",
             metrics.connections.clone(),
         );
         http.register(

@@ -21,6 +21,7 @@ pub(crate) fn response(body: hub::Body, held: impl Send + 'static) -> Response {
     let session = Streamed {
         body,
         rest: Bytes::new(),
+        given: 0,
         is_idle: false,
         held: Box::new(held),
     };
@@ -39,15 +40,19 @@ pub(crate) struct Streamed {
     body: hub::Body,
     /// Of the last chunk.
     rest: Bytes,
-    /// Everything that was there has been given.
+    /// How many pieces the server has been given.
+    given: u64,
+    /// Nothing more was there when it asked last.
     is_idle: bool,
     held: Box<dyn Send>,
 }
 
 impl Loan {
-    /// Whether the server has taken everything that there was.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.lock().as_ref().is_some_and(|session| session.is_idle)
+    /// How many pieces the server has been given; `None` while it has not asked for more in vain.
+    pub(crate) fn idle_after(&self) -> Option<u64> {
+        let session = self.lock();
+        let session = session.as_ref()?;
+        session.is_idle.then_some(session.given)
     }
 
     /// Takes the body back. The server is given nothing any more.
@@ -79,6 +84,7 @@ impl Streamed {
             self.rest = Bytes::new();
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
+        self.given += 1;
         let length = self.rest.len().min(PIECE_BYTES_MAX);
         Poll::Ready(Some(Ok(self.rest.split_to(length))))
     }
@@ -144,17 +150,17 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_idle_when_all_that_was_there_has_been_given() {
         let (sender, loan, mut body, _) = lent();
-        assert!(!loan.is_idle(), "nobody has asked for anything");
+        assert_eq!(loan.idle_after(), None, "nobody has asked for anything");
         sender
             .send(Bytes::from(vec![7; PIECE_BYTES_MAX + 5]))
             .await
             .expect("room");
         body.frame().await.expect("a frame").expect("whole");
-        assert!(!loan.is_idle(), "the rest of a chunk is there");
+        assert_eq!(loan.idle_after(), None, "the rest of a chunk is there");
         body.frame().await.expect("a frame").expect("whole");
-        assert!(!loan.is_idle(), "whether there is more was not asked");
+        assert_eq!(loan.idle_after(), None, "whether there is more was not asked");
         assert!(body.frame().now_or_never().is_none());
-        assert!(loan.is_idle());
+        assert_eq!(loan.idle_after(), Some(2));
     }
 
     #[tokio::test]

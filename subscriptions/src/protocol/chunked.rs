@@ -1,7 +1,6 @@
 //! The chunks of an HTTP/1.1 body whose length nobody knows (RFC 9112, section 7.1). Pure: appends to bytes.
 //!
-//! Invariant: a chunk holds whole frames or whole control messages, so whoever stops between two of them has said nothing by
-//! half; and none is empty, because an empty one is the end.
+//! Invariant: none is empty, because an empty one is the end.
 
 use std::io::Write as _;
 

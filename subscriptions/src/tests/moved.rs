@@ -27,7 +27,7 @@ async fn node() -> Node {
 }
 
 /// Leaves the body to its connection; gives the client's end, and something that is held.
-async fn left(body: Body, pipe_bytes: usize) -> (DuplexStream, std::sync::Weak<()>) {
+pub(super) async fn left(body: Body, pipe_bytes: usize) -> (DuplexStream, std::sync::Weak<()>) {
     let (ours, theirs) = tokio::io::duplex(pipe_bytes);
     let held = Arc::new(());
     let holds = Arc::downgrade(&held);
@@ -152,12 +152,15 @@ async fn a_session_that_ended_while_its_body_moved_has_its_last_word() {
                 node.publish(0, "north", numbered(n)).await;
                 node.settle().await;
             }
-            let _drained = node.drain().await;
+            let mut drained = node.drain().await;
             node.settle().await;
             assert_eq!(node.sessions().await, usize::from(waiting > 0));
             let (mut client, held) = left(body, PIPE_BYTES).await;
             let mut bytes = Vec::new();
             client.read_to_end(&mut bytes).await.unwrap();
+            if waiting > 0 {
+                assert!(drained.try_recv().is_err(), "it ends when the client does");
+            }
             drop(client);
             let (text, is_whole) = content(&bytes);
             assert!(is_whole && text.ends_with("}\n\n"), "{text}");

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use auth::dev::DevelopmentIssuer;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
+use super::moved::left;
 use super::rig::{Log, Node, local, numbered};
-use crate::hub::HubConfig;
+use crate::hub::{After, HubConfig};
 
 /// Ten messages a second, twenty at once.
 async fn node() -> Node {
@@ -66,6 +68,24 @@ async fn a_loud_client_that_leaves_is_noticed() {
         drop(loud);
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(node.sessions().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_behind_a_request_is_read_on_and_noticed_when_it_leaves() {
+    local(async {
+        let node = node().await;
+        let body = node.sse("north", After::Latest).await;
+        let (mut client, held) = left(body, 1 << 20).await;
+        for _ in 0..100 {
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            node.settle().await;
+        }
+        assert!(node.metrics.paced.get() > 0);
+        drop(client);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!((node.sessions().await, held.strong_count()), (0, 0));
     })
     .await;
 }

@@ -410,7 +410,7 @@ impl Node {
         let opened = answer.await.expect("the worker answers");
         let (place, serial, body) = opened.expect("the stream opens");
         body.of(Home {
-            worker: self.worker.clone(),
+            worker: self.worker.downgrade(),
             place,
             serial,
         })
@@ -460,8 +460,8 @@ impl Node {
     }
 
     /// Its worker's inbox.
-    pub(super) fn worker(&self) -> mpsc::Sender<Wake> {
-        self.worker.clone()
+    pub(super) fn worker(&self) -> mpsc::WeakSender<Wake> {
+        self.worker.downgrade()
     }
 
     /// How many sessions are open.

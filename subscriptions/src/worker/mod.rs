@@ -229,9 +229,11 @@ impl Worker {
             Ok(()) => poll_fn(|context| self.poll_connection(place, serial, context)).await,
             // It ended on the way: its last words are in the body.
             Err(Moving { transport, body }) => {
+                self.state.borrow_mut().finishing += 1;
                 if let Ok(Err(error)) = timeout(LINGER, body.finish(transport)).await {
                     tracing::debug!(%error, "a connection did not take the last words");
                 }
+                self.state.borrow_mut().finishing -= 1;
             }
         }
     }

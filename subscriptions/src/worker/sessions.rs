@@ -218,8 +218,10 @@ impl State {
         // The reader is taken out while its messages are worked on; only this thread could ask for it meanwhile.
         let Some(mut reader) = connection.reader.take() else {
             // What is said on a response is heard by nobody, and not at any speed.
-            connection.pace.heard(Instant::now(), speed);
-            self.is_too_fast(place);
+            if !bytes.is_empty() {
+                connection.pace.heard(Instant::now(), speed);
+                self.is_too_fast(place);
+            }
             return true;
         };
         let serial = connection.serial;
@@ -532,6 +534,10 @@ impl State {
         let mut gone = self.connections.remove(place);
         self.due.remove(&(gone.due, place));
         self.metrics.ended(gone.framing.name());
+        if gone.outlet.is_body() && gone.pending_bytes() > 0 {
+            // What is left out may be the rest of a frame: the response must not end as if it were whole.
+            gone.outlet.cut();
+        }
         gone.outlet = Outlet::Gone;
         gone.wake();
     }

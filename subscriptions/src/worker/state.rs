@@ -51,6 +51,8 @@ pub(crate) struct State {
     /// What all lanes have queued.
     pub(crate) lanes_bytes: u64,
     pub(crate) draining: bool,
+    /// Connections that are given the last words of sessions that are over.
+    pub(crate) finishing: usize,
     /// The epoch of the knowledge by which the sessions were judged.
     pub(super) judged_at: u64,
     pub(crate) times: Times,
@@ -102,6 +104,7 @@ impl State {
             agenda: VecDeque::new(),
             lanes_bytes: 0,
             draining: false,
+            finishing: 0,
             judged_at: 0,
             times,
             speed,
@@ -201,7 +204,9 @@ impl State {
         let result = match self.connection(place, serial) {
             None => Poll::Ready(Ok(0)),
             // The timer wakes its task.
-            Some(connection) if connection.deaf_until.is_some() => Poll::Pending,
+            Some(connection) if connection.deaf_until.is_some() && connection.closing.is_none() => {
+                Poll::Pending
+            }
             Some(connection) => connection.outlet.poll_read(context, &mut buffer),
         };
         let result = result.map(|read| match read {
@@ -278,7 +283,7 @@ impl State {
 
     /// Whether any session is open.
     pub(crate) fn has_sessions(&self) -> bool {
-        !self.connections.is_empty()
+        !self.connections.is_empty() || self.finishing > 0
     }
 
     /// Removes a subscription from its group or lane.

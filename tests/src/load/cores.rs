@@ -1,5 +1,5 @@
-//! Which cores do what: the server that is measured has half of them, gateway and bare loop the same ones; readers, Kafka and
-//! the producer have the others. Left to itself the scheduler puts a bare loop and its readers on one core and spreads a gateway,
+//! Which cores do what: the server that is measured has half of them, gateway and bare loop the same ones; readers, the
+//! producer and a Kafka that the run starts have the others. Left to itself the scheduler puts a bare loop and its readers on one core and spreads a gateway,
 //! whose cores Kafka wakes: then the table would compare two placements, not two servers.
 
 use std::fs;

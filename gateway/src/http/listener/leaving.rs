@@ -28,8 +28,8 @@ pub(super) struct Departure(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     loan: Option<Loan>,
-    /// The server has given the socket everything that it had, the loan being idle.
-    is_flushed: bool,
+    /// The server has given the socket everything that it had, the loan being idle after so many pieces.
+    flushed_after: Option<u64>,
 }
 
 impl Departure {
@@ -46,25 +46,27 @@ impl Departure {
             .insert(CONNECTION, HeaderValue::from_static("close"));
         let mut state = self.lock();
         state.loan = Some(loan);
-        state.is_flushed = false;
+        state.flushed_after = None;
     }
 
     /// The body that goes on with the connection, if it is time.
     pub(super) fn begin(&self) -> Option<(hub::Body, Box<dyn Send>)> {
         let mut state = self.lock();
-        if !state.is_flushed || !state.loan.as_ref().is_some_and(Loan::is_idle) {
+        // What was taken since is not in the socket, whether or not the server has tried to write it.
+        let given = state.loan.as_ref()?.idle_after()?;
+        if state.flushed_after != Some(given) {
             return None;
         }
         state.loan.take().and_then(|loan| loan.recall())
     }
 
     fn wrote(&self) {
-        self.lock().is_flushed = false;
+        self.lock().flushed_after = None;
     }
 
     fn flushed(&self) {
         let mut state = self.lock();
-        state.is_flushed = state.loan.as_ref().is_some_and(Loan::is_idle);
+        state.flushed_after = state.loan.as_ref().and_then(Loan::idle_after);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -235,5 +237,10 @@ mod tests {
         sender.send(Bytes::from_static(b"late")).await.expect("room");
         body.frame().await.expect("a frame").expect("whole");
         assert!(departure.begin().is_none(), "the server has taken another chunk");
+        assert!(body.frame().now_or_never().is_none());
+        assert!(departure.begin().is_none(), "and has not written it");
+        socket.write_all(b"late").await.expect("written");
+        socket.flush().await.expect("flushed");
+        assert!(departure.begin().is_some());
     }
 }
