@@ -510,8 +510,8 @@ impl State {
             return;
         };
         let flushed = group.catch_up(member, &mut self.connections[place], &mut self.render);
-        self.log_bytes += group.held_change();
-        self.metrics.log_bytes.set(self.log_bytes);
+        let change = group.held_change();
+        self.hold(change);
         self.count(&flushed);
     }
 

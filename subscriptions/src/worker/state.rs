@@ -169,6 +169,7 @@ impl State {
         } else {
             self.config.session_lag_bytes_max as u64
         };
+        let mut change = 0;
         for place in shard.take_touched() {
             let Some(group) = shard.groups.get_mut(place) else {
                 continue;
@@ -179,11 +180,17 @@ impl State {
                 lag_bytes_max,
                 &mut flushed,
             );
-            self.log_bytes += group.held_change();
+            change += group.held_change();
         }
+        self.hold(change);
         self.count(&flushed);
-        self.metrics.log_bytes.set(self.log_bytes);
         flushed.slow
+    }
+
+    /// Groups hold more, or less, for laggards. The metric is that of all workers.
+    pub(crate) fn hold(&mut self, change: i64) {
+        self.log_bytes += change;
+        self.metrics.log_bytes.inc_by(change);
     }
 
     /// Counts what was written.
@@ -308,9 +315,9 @@ impl State {
                 }
                 if left.members.is_empty() {
                     left.forget();
-                    self.log_bytes += left.held_change();
+                    let change = left.held_change();
                     shard.drop_group(group);
-                    self.metrics.log_bytes.set(self.log_bytes);
+                    self.hold(change);
                 }
             }
         }
