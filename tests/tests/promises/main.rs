@@ -25,6 +25,7 @@ mod slow;
 mod support;
 mod surfaces;
 mod tokens;
+mod topics;
 mod webhooks_consent;
 mod webhooks_delivery;
 mod webhooks_events;
