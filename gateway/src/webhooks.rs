@@ -163,7 +163,9 @@ impl Webhooks {
             Arc::clone(&logs),
             config.retry.clone(),
             Arc::clone(&holder),
-            config.session_timeout,
+            // Its partitions are others' after one session. What it has leased may be under way: a node that is only slow must
+            // not have it taken away.
+            config.session_timeout * 2,
         ));
         let (changed, poked) = watch::channel(0);
         let (announcer, notices) =

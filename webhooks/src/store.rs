@@ -210,9 +210,12 @@ impl Store {
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let count: i64 = on!(self, pool => {
             sqlx::query(here).bind(holder).execute(pool).await?;
-            sqlx::query(gone).bind(age_ms).execute(pool).await?;
-            sqlx::query(free).execute(pool).await?;
-            sqlx::query(free_replays).execute(pool).await?;
+            let gone = sqlx::query(gone).bind(age_ms).execute(pool).await?.rows_affected();
+            // All of what is parked is looked at for it: only when somebody has left.
+            if gone > 0 {
+                sqlx::query(free).execute(pool).await?;
+                sqlx::query(free_replays).execute(pool).await?;
+            }
             sqlx::query_scalar("SELECT COUNT(*) FROM webhook_nodes").fetch_one(pool).await?
         });
         Ok(u64::try_from(count).unwrap_or(1))
@@ -224,12 +227,17 @@ impl Store {
         matches!(self.engine, Engine::Sqlite { .. })
     }
 
-    /// Says that this node does not share the work any more.
+    /// Says that this node does not share the work any more. What it had leased is everybody's.
     pub async fn leave(&self, holder: &str) -> Result<(), StoreError> {
         on!(self, pool => {
-            let left = sqlx::query("DELETE FROM webhook_nodes WHERE holder = $1").bind(holder);
-            left.execute(pool).await.map(drop)
-        })?;
+            for sql in [
+                "DELETE FROM webhook_nodes WHERE holder = $1",
+                "UPDATE webhook_parked SET lease_holder = NULL, lease_until_ms = 0 WHERE lease_holder = $1",
+                "UPDATE webhook_replays SET lease_holder = NULL, lease_until_ms = 0 WHERE lease_holder = $1",
+            ] {
+                sqlx::query(sql).bind(holder).execute(pool).await?;
+            }
+        });
         Ok(())
     }
 

@@ -214,6 +214,11 @@ async fn nodes_that_are_silent_do_not_share_the_work(database: &Database) {
     );
     store.leave("here").await.expect("told");
     assert_eq!(store.beat("a", LEASE).await.expect("told"), 1);
+    assert_eq!(
+        claim(&store, &endpoint, "a", LEASE, 9).await.len(),
+        1,
+        "who left has it no more"
+    );
     assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
     assert_eq!(store.beat("b", LEASE).await.expect("told"), 2);
     store.leave("a").await.expect("told");
