@@ -57,6 +57,7 @@ pub(super) fn read(root: &Section) -> Limits {
     };
     read_hub(&section, &mut limits.hub);
     read_http(&section, &mut limits.http);
+    limits.http.dead_after = dead_after(&limits);
     let connections = &mut limits.connections;
     connections.node_max = section.size("connections_max", connections.node_max, 1..=10_000_000);
     connections.unknown_max = section.size(
@@ -86,6 +87,12 @@ pub(super) fn read(root: &Section) -> Limits {
     agree(&section, &limits);
     section.table.finish();
     limits
+}
+
+/// WebSockets are given up after this silence. Slow ones are judged, and told, before the kernel gives them up.
+fn dead_after(limits: &Limits) -> Duration {
+    let slow = limits.hub.stall_max.max(limits.http.write_stall_max);
+    limits.hub.silence_max.max(slow + Duration::from_secs(10))
 }
 
 fn read_hub(section: &Section, hub: &mut HubConfig) {

@@ -25,6 +25,8 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// A peer that takes nothing of an answer for so long is cut off; over HTTP/2, with the whole connection.
     pub write_stall_max: Duration,
+    /// A peer that acknowledges nothing of what was sent for so long is gone: longer than anything waits for one that is only slow.
+    pub dead_after: Duration,
     /// The kernel's send buffer of each connection, in bytes: what a reader that takes nothing holds there before it counts
     /// as slow. 0: the kernel's own choice, which grows to megabytes (`net.ipv4.tcp_wmem`).
     pub send_buffer_bytes: usize,
@@ -55,6 +57,7 @@ impl Default for HttpLimits {
             body_bytes_max: 64 << 10,
             body_timeout: Duration::from_secs(10),
             write_stall_max: Duration::from_secs(30),
+            dead_after: Duration::from_secs(60),
             send_buffer_bytes: 0,
             h2_streams_max: 128,
             page_events_max: 1000,

@@ -136,7 +136,7 @@ impl Listener {
         };
         match self.socket.accept().await {
             Ok((socket, _)) => {
-                prepare(&socket);
+                prepare(&socket, self.limits.dead_after);
                 let open = self.metrics.accepted(self.name);
                 Some((
                     socket,
@@ -156,8 +156,14 @@ impl Listener {
     }
 }
 
-/// Small writes at once; dead peers noticed. Where the system refuses, the connection works without.
-fn prepare(socket: &TcpStream) {
+/// Small writes at once; dead peers noticed, those that are written to as well: the kernel's own patience with what nobody
+/// acknowledges is a quarter of an hour, and keepalive looks at quiet connections only. Where the system refuses, the connection works
+/// without.
+fn prepare(socket: &TcpStream, dead_after: Duration) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(dead_after)) {
+        tracing::debug!(%error, "a socket option was refused");
+    }
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
         .with_interval(Duration::from_secs(20));
@@ -182,5 +188,21 @@ fn report(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         tracing::error!("a connection's task panicked");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_peer_does_not_acknowledge_ends_its_connection_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (socket, _) = accepted.expect("accepted");
+        prepare(&socket, Duration::from_secs(70));
+        let set = SockRef::from(&socket).tcp_user_timeout().expect("readable");
+        assert_eq!(set, Some(Duration::from_secs(70)));
     }
 }
