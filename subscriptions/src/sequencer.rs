@@ -13,6 +13,25 @@ use crate::metrics::Metrics;
 use crate::view::Viewed;
 use crate::worker::Wake;
 
+/// Why partitions are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// Their topic is.
+    Deleted,
+    /// Another topic has its name, or their log is not what it was.
+    Recreated,
+}
+
+impl Gone {
+    /// What readers are told.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Recreated => "recreated",
+        }
+    }
+}
+
 /// What a source tells a stream's sequencer. Sent through a bounded channel: a full one holds the source back.
 #[derive(Debug)]
 pub enum Input {
@@ -69,6 +88,8 @@ pub enum Input {
     Removed {
         /// Dead partitions.
         slots: Vec<Slot>,
+        /// Why they are.
+        gone: Gone,
     },
     /// Whether Kafka can be reached; `false` only after the stale threshold.
     Fresh(bool),
@@ -101,7 +122,11 @@ pub(crate) enum Item {
     /// Everything from the old position up to `next` is gone.
     Lost { slot: Slot, next: i64 },
     /// These partitions are gone for good.
-    Removed { slots: Vec<Slot>, layout: Arc<Layout> },
+    Removed {
+        slots: Vec<Slot>,
+        gone: Gone,
+        layout: Arc<Layout>,
+    },
     /// Whether Kafka can be reached.
     Fresh(bool),
 }
@@ -218,7 +243,7 @@ impl Sequencer {
                 tracing::warn!(stream = %self.name, slot = slot.0, next, "kafka deleted records before they were read");
                 Some(Item::Lost { slot, next })
             }
-            Input::Removed { slots } => {
+            Input::Removed { slots, gone } => {
                 let slots: Vec<Slot> = slots
                     .into_iter()
                     .filter(|slot| self.layout.entry(*slot).is_some())
@@ -233,6 +258,7 @@ impl Sequencer {
                 drop(ring);
                 Some(Item::Removed {
                     slots,
+                    gone,
                     layout: Arc::clone(&self.layout),
                 })
             }

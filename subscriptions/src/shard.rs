@@ -141,15 +141,15 @@ impl Shard {
                     self.version += 1;
                     self.tell_groups("lost", &[(*slot, hole)], &Arc::clone(&self.layout));
                 }
-                Item::Removed { slots, layout } => {
+                Item::Removed { slots, gone, layout } => {
                     let before = std::mem::replace(&mut self.layout, Arc::clone(layout));
                     for slot in slots {
                         self.vector.remove(*slot);
                     }
                     self.version += 1;
                     let slots: Vec<_> = slots.iter().map(|slot| (*slot, None)).collect();
-                    self.tell_groups("recreated", &slots, &before);
-                    self.tell_lanes("recreated", &slots, &before);
+                    self.tell_groups(gone.reason(), &slots, &before);
+                    self.tell_lanes(gone.reason(), &slots, &before);
                 }
                 Item::Fresh(fresh) => {
                     self.fresh = *fresh;

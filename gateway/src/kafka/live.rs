@@ -16,7 +16,7 @@ use schemas::cursor::Position;
 use schemas::decode::{Decoder, Record};
 use schemas::ids::{Incarnation, Slot};
 use subscriptions::history::Partition;
-use subscriptions::sequencer::{Input, InputSender};
+use subscriptions::sequencer::{Gone, Input, InputSender};
 use tokio::time::Instant;
 
 use super::alive::{Alive, Freshness};
@@ -225,7 +225,8 @@ impl Live {
                 topic,
                 incarnation,
                 partition,
-            } => self.remove(&topic, incarnation, partition),
+                gone,
+            } => self.remove(&topic, incarnation, partition, gone),
             Command::Witnessed(answers) => self.witnessed(&answers),
             Command::Stop => {}
             Command::Complete { stream, generation } => self.tell(stream, Input::Complete { generation }),
@@ -283,7 +284,7 @@ impl Live {
         }
     }
 
-    fn remove(&mut self, topic: &Arc<str>, incarnation: Incarnation, partition: Option<i32>) {
+    fn remove(&mut self, topic: &Arc<str>, incarnation: Incarnation, partition: Option<i32>, why: Gone) {
         let Some(partitions) = self.readings.get_mut(topic) else {
             return;
         };
@@ -311,7 +312,7 @@ impl Live {
             }
         }
         for (stream, slots) in slots {
-            self.tell(stream, Input::Removed { slots });
+            self.tell(stream, Input::Removed { slots, gone: why });
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use schemas::cursor::Position;
 use schemas::ids::{Incarnation, Slot, TenantId};
+use subscriptions::sequencer::Gone;
 
 use super::witness::Answer;
 
@@ -50,6 +51,7 @@ pub(super) enum Command {
         topic: Arc<str>,
         incarnation: Incarnation,
         partition: Option<i32>,
+        gone: Gone,
     },
     /// All partitions of a stream have been announced and are read, for this generation of its readers.
     Complete { stream: usize, generation: u64 },

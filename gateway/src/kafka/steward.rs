@@ -18,6 +18,7 @@ use schemas::cursor::Position;
 use schemas::ids::Incarnation;
 use subscriptions::history::{Bounds, OlderError};
 use subscriptions::needs::{Need, Needs};
+use subscriptions::sequencer::Gone;
 use tokio::time::Instant;
 
 use self::demand::Phase;
@@ -258,9 +259,13 @@ impl Steward {
                     "the topic cannot be described; trying on"
                 );
             }
-            Change::Removed { topic, incarnation } => {
+            Change::Removed {
+                topic,
+                incarnation,
+                gone,
+            } => {
                 tracing::warn!(topic = &*topic, "the topic was deleted or made again");
-                self.remove(work, &topic, incarnation, None);
+                self.remove(work, &topic, incarnation, None, gone);
             }
             Change::Appeared {
                 topic,
@@ -286,14 +291,21 @@ impl Steward {
         }
     }
 
-    fn remove(&self, work: &mut Work, topic: &Arc<str>, incarnation: Incarnation, partition: Option<i32>) {
+    fn remove(
+        &self,
+        work: &mut Work,
+        topic: &Arc<str>,
+        incarnation: Incarnation,
+        partition: Option<i32>,
+        gone: Gone,
+    ) {
         let dead = |place: &Place| {
             place.topic == *topic
                 && place.incarnation == incarnation
                 && partition.is_none_or(|partition| place.partition == partition)
         };
-        let gone: Vec<Place> = work.watches.keys().filter(|place| dead(place)).cloned().collect();
-        for place in gone {
+        let places: Vec<Place> = work.watches.keys().filter(|place| dead(place)).cloned().collect();
+        for place in places {
             if let Some(watch) = work.watches.remove(&place) {
                 let left = if watch.standing.resolved.load(Ordering::Relaxed) {
                     Position::At(watch.standing.position.load(Ordering::Relaxed))
@@ -309,6 +321,7 @@ impl Steward {
             topic: Arc::clone(topic),
             incarnation,
             partition,
+            gone,
         });
     }
 

@@ -175,7 +175,7 @@ impl Reader {
                 assert!(self.next.insert(slot.0, next).is_none_or(|before| before < next));
             }
             Input::Lost { .. } => panic!("nothing is lost here"),
-            Input::Removed { slots } => self.removed.extend(slots.iter().map(|slot| slot.0)),
+            Input::Removed { slots, .. } => self.removed.extend(slots.iter().map(|slot| slot.0)),
             Input::Fresh(fresh) => self.fresh = Some(fresh),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use schemas::contract::Stream;
 use schemas::ids::{Incarnation, TenantId};
+use subscriptions::sequencer::Gone;
 
 use super::raw::Described;
 
@@ -112,6 +113,7 @@ pub(super) enum Change {
     Removed {
         topic: Arc<str>,
         incarnation: Incarnation,
+        gone: Gone,
     },
     /// These partitions are new.
     Appeared {
@@ -210,6 +212,7 @@ impl Topology {
                     changes.push(Change::Removed {
                         topic: Arc::clone(topic),
                         incarnation,
+                        gone: Gone::Deleted,
                     });
                     self.topics.insert(
                         Arc::clone(topic),
@@ -280,6 +283,7 @@ impl Topology {
                 changes.push(Change::Removed {
                     topic: Arc::clone(topic),
                     incarnation: before,
+                    gone: Gone::Recreated,
                 });
                 changes.push(Change::Appeared {
                     topic: Arc::clone(topic),
@@ -366,6 +370,7 @@ mod tests {
         let removed = Change::Removed {
             topic: Arc::from("a"),
             incarnation: incarnation("a", 7),
+            gone: Gone::Recreated,
         };
         assert_eq!(
             look(&mut topology, topic(8, 1)),

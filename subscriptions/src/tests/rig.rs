@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::needs::Needs;
 use crate::outlet::Home;
 use crate::scans::Scans;
-use crate::sequencer::{Input, Past, Sequencer};
+use crate::sequencer::{Gone, Input, Past, Sequencer};
 use crate::worker::{Opened, Order, Setup, Wake, Worker};
 
 pub(super) use self::log::Log;
@@ -228,7 +228,11 @@ impl Node {
             .map(|(_, slot)| *slot)
             .collect();
         self.slots.retain(|(of, _), _| *of != life);
-        self.send(Input::Removed { slots }).await;
+        self.send(Input::Removed {
+            slots,
+            gone: Gone::Recreated,
+        })
+        .await;
     }
 
     /// Feeds the node everything that the log has beyond what it was fed, up to `count` events.

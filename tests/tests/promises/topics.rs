@@ -227,3 +227,53 @@ async fn a_topic_made_again_while_nobody_reads_it_is_told_to_whoever_comes_back(
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_deleted_for_good_is_told_as_a_gap() -> Result<()> {
+    let world = World::new().await?;
+    let (gone, stays) = (world.topic("gone", 1).await?, world.topic("stays", 1).await?);
+    let mut setup = world.setup(&[&gone, &stays]);
+    setup = setup.limit("layout_grace_ms", 1000);
+    let gateway = setup.start().await?;
+    let first = produce(&world.producer, &gone, 0..1, 0, 20).await?;
+    let mut before = Vec::new();
+    for surface in Surface::ALL {
+        let want = Want::new("observations", &world.user("north")).after("earliest");
+        let mut reader = Reader::open(surface, gateway.address(), want).await?;
+        take_all(&mut reader, &mut first.clone()).await?;
+        before.push((surface, reader.want_more()));
+    }
+    world.topics.delete(&gone).await?;
+    let later = produce(&world.producer, &stays, 0..1, 100, 20).await?;
+    // As soon as the node has noticed.
+    wait::until("the topic to be missed", async || {
+        let answer = tidewire_tests::http::get(gateway.admin(), "/readyz", &[])
+            .await
+            .ok()?;
+        answer.text().contains(&gone).then_some(())
+    })
+    .await?;
+    for (surface, want) in before {
+        let mut reader = Reader::open(surface, gateway.address(), want).await?;
+        let mut owed = later.clone();
+        let mut reasons = Vec::new();
+        while !owed.is_done() || reasons.is_empty() {
+            match reader
+                .next()
+                .await
+                .with_context(|| format!("{surface:?}, {reasons:?}"))?
+            {
+                Item::Event(event) => owed.take(&event)?,
+                Item::Gap(gaps) => {
+                    for gap in gaps.as_array().context("a list")? {
+                        reasons.push(gap["reason"].as_str().unwrap_or_default().to_owned());
+                    }
+                }
+                Item::Live | Item::Quiet => {}
+                other => anyhow::bail!("{surface:?}: {other:?}"),
+            }
+        }
+        ensure!(reasons == ["deleted"], "{surface:?}: {reasons:?}");
+    }
+    Ok(())
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemas::cursor::Position;
 use schemas::ids::Slot;
 use subscriptions::history::{Bounds, OlderError};
+use subscriptions::sequencer::Gone;
 use tokio::time::Instant;
 
 use super::super::lookup::{asked_of, time_for};
@@ -278,7 +279,8 @@ impl Steward {
                 end = bounds.end,
                 "the log is shorter than what was read of it; it is read on as a new partition"
             );
-            self.remove(work, &place.topic, place.incarnation, Some(place.partition));
+            let partition = Some(place.partition);
+            self.remove(work, &place.topic, place.incarnation, partition, Gone::Recreated);
             work.left.insert(place.clone(), Position::At(bounds.end));
             self.appear(work, &place, Begin::Again);
         }
