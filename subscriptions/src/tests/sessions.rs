@@ -142,6 +142,44 @@ async fn what_was_queued_under_a_withdrawn_grant_is_never_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewed_token_that_opens_more_gives_more_from_then_on() {
+    local(async {
+        let mut node = node(HubConfig::default()).await;
+        let mut reader = node.connect(None, 1 << 20).await;
+        let narrow = node.token("north", "a", "patient/Observation.rs", Some("1"), 10 * MINUTE);
+        reader.say(json!({"type": "auth", "token": narrow})).await;
+        reader.until("authorized").await;
+        reader.subscribe(None).await;
+        reader.until("subscribed").await;
+        let of = |n: i64| {
+            let mut value = numbered(n);
+            value["patient"] = json!(if n % 2 == 0 { "Patient/1" } else { "Patient/2" });
+            value
+        };
+        for n in 0..6 {
+            node.publish(0, "north", of(n)).await;
+        }
+        for n in [0, 2, 4] {
+            let message = reader.until("event").await;
+            let data = &message["event"]["data"];
+            assert!(data["n"] == n && data.get("note").is_none(), "{message}");
+        }
+        let wide = node.token("north", "a", "user/Observation.rs", None, 10 * MINUTE);
+        reader.say(json!({"type": "auth", "token": wide})).await;
+        reader.until("authorized").await;
+        for n in 6..12 {
+            node.publish(0, "north", of(n)).await;
+        }
+        for n in 6..12 {
+            let message = reader.until("event").await;
+            let data = &message["event"]["data"];
+            assert!(data["n"] == n && data["note"] == "secret", "{message}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_is_no_longer_granted_is_completed() {
     local(async {
         let node = node(HubConfig::default()).await;
