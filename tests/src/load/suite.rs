@@ -26,7 +26,14 @@ struct Row {
     bare_batch: usize,
     /// The share of the bare loop's deliveries per CPU second that is aimed at.
     aim: Option<f64>,
+    /// The rate is half of what the machine can do, and what counts is how late events come.
+    is_half: bool,
 }
+
+/// How much later than the bare consumer 99 of 100 events may come, in milliseconds, at half load.
+const LATER_MS_MAX: f64 = 10.0;
+/// What a connection may cost, idle, in KiB; where there are enough of them for the process's own memory not to count.
+const IDLE_KIB_MAX: f64 = 8.0;
 
 fn rows(scale: f64) -> Vec<Row> {
     let run = Duration::from_secs_f64(10.0 * scale);
@@ -38,7 +45,9 @@ fn rows(scale: f64) -> Vec<Row> {
         flow,
         bare_batch,
         aim,
+        is_half: false,
     };
+    let half = |row| Row { is_half: true, ..row };
     vec![
         row(
             "sparse, 1 event / 20 ms",
@@ -72,6 +81,15 @@ fn rows(scale: f64) -> Vec<Row> {
             1,
             Some(0.75),
         ),
+        half(row("half load", ws, 1000, Flow::Rate(0.0, run), 1, None)),
+        half(row(
+            "half load",
+            Protocol::Sse,
+            1000,
+            Flow::Rate(0.0, run),
+            1,
+            None,
+        )),
         row("dense, 1 event / 5 ms", ws, 1000, Flow::Rate(200.0, run), 1, None),
         row("backlog of 1,000", ws, 1000, Flow::Backlog(1000), 100, Some(0.5)),
         row(
@@ -121,15 +139,25 @@ pub async fn table(scale: f64, only: Option<&str>, cores: Option<&Cores>) -> Res
 /// What a row came to, and the bare loop beside it.
 type Round = (Outcome, f64);
 
-/// Where something is aimed at, gateway and bare loop take turns three times. Ordered by their share; the middle one counts.
+/// Where something is aimed at, gateway and bare loop take turns three times. Ordered by what is aimed at; the middle one counts.
 async fn rounds(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -> Result<Vec<Round>> {
-    let count = if row.aim.is_some() { 3 } else { 1 };
+    let count = if row.aim.is_some() || row.is_half { 3 } else { 1 };
     let mut rounds = Vec::with_capacity(count);
     for _ in 0..count {
         rounds.push(one(kafka, issuer, row, cores).await?);
     }
-    rounds.sort_by(|a, b| share(a).total_cmp(&share(b)));
+    if row.is_half {
+        rounds.sort_by(|(a, _), (b, _)| later(a).total_cmp(&later(b)));
+    } else {
+        rounds.sort_by(|a, b| share(a).total_cmp(&share(b)));
+    }
     Ok(rounds)
+}
+
+/// How much later than the bare consumer 99 of 100 events came, in milliseconds.
+fn later(outcome: &Outcome) -> f64 {
+    let at = |latencies: &hdrhistogram::Histogram<u64>| latencies.value_at_quantile(0.99) as f64 / 1000.0;
+    at(&outcome.latencies) - at(&outcome.bare_latencies)
 }
 
 fn share((outcome, bare): &Round) -> f64 {
@@ -137,6 +165,10 @@ fn share((outcome, bare): &Round) -> f64 {
 }
 
 async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -> Result<Round> {
+    let flow = match row.flow {
+        Flow::Rate(_, how_long) if row.is_half => Flow::Rate(half_rate(row, cores).await?, how_long),
+        flow => flow,
+    };
     let topic = format!("load-{:08x}", rand::random::<u32>());
     Topics::new(kafka.bootstrap())?.create(&topic, 1, &[]).await?;
     let gateway = gateway(kafka, issuer, &topic).await?;
@@ -151,11 +183,11 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -
         token: issuer.token("north").scopes(contract::USER).sign(),
         operations: Vec::new(),
     };
-    let outcome = scenario::run(&target, row.protocol, row.readers, row.flow)
+    let outcome = scenario::run(&target, row.protocol, row.readers, flow)
         .await
         .with_context(|| gateway.log_tail())?;
     drop(gateway);
-    let (events, interval_us) = match row.flow {
+    let (events, interval_us) = match flow {
         Flow::Rate(per_second, how_long) => {
             let events = (per_second * how_long.as_secs_f64()).round();
             (events, Duration::from_secs_f64(1.0 / per_second).as_micros())
@@ -176,6 +208,20 @@ async fn one(kafka: &Kafka, issuer: &Issuer, row: &Row, cores: Option<&Cores>) -
         batch: row.bare_batch,
     };
     Ok((outcome, bare::measure(&bare, cores).await?))
+}
+
+/// Half of the events a second with which a bare loop, one write an event, would fill the core that it has.
+async fn half_rate(row: &Row, cores: Option<&Cores>) -> Result<f64> {
+    let bare = Bare {
+        readers: row.readers,
+        // About what an event of the suite is on the wire.
+        frame_bytes: 700,
+        events: 500,
+        interval_us: 0,
+        batch: 1,
+    };
+    let deliveries = bare::measure(&bare, cores).await?;
+    Ok((deliveries / row.readers as f64 / 2.0).round())
 }
 
 async fn gateway(kafka: &Kafka, issuer: &Issuer, topic: &str) -> Result<Gateway> {
@@ -206,8 +252,21 @@ fn line(row: &Row, rounds: &[Round]) -> String {
     let aim = row.aim.map_or(String::new(), |aim| {
         format!(" of {} (aim {:.0}%)", shares.join(", "), aim * 100.0)
     });
+    let (later, idle) = (later(outcome), outcome.idle_bytes / 1024.0);
+    let later = if row.is_half {
+        let rate = outcome.deliveries as f64 / outcome.readers as f64 / outcome.seconds;
+        format!(" (p99 {later:.1} ms later at {rate:.0} a second, aim {LATER_MS_MAX:.0})")
+    } else {
+        String::new()
+    };
+    // What the process itself takes counts for little among ten thousand.
+    let kib = if row.readers >= 10_000 {
+        format!(" (aim {IDLE_KIB_MAX:.0})")
+    } else {
+        String::new()
+    };
     format!(
-        "| {}, {:?} | {} | {} | {}, {} | {} / {} / {} | {} / {} | {:.0} | {bare:.0} | {:.0}%{aim} | {:.1} / {:.1} |",
+        "| {}, {:?} | {} | {} | {}, {} | {} / {} / {} | {} / {}{later} | {:.0} | {bare:.0} | {:.0}%{aim} | {idle:.1} / {:.1}{kib} |",
         row.name,
         row.protocol,
         outcome.readers,
@@ -221,7 +280,6 @@ fn line(row: &Row, rounds: &[Round]) -> String {
         bare_at(0.99),
         ours,
         share(middle),
-        outcome.idle_bytes / 1024.0,
         outcome.loaded_bytes / 1024.0,
     )
 }
