@@ -34,7 +34,12 @@ pub struct Tally {
     pub duplicates: BTreeMap<&'static str, usize>,
     /// The same without an excuse.
     pub unexplained: usize,
+    /// The first of these: when they were taken and came again, beside what was broken when.
+    pub examples: Vec<String>,
 }
+
+/// How many examples are told of an endpoint.
+const EXAMPLES_MAX: usize = 3;
 
 impl Tally {
     /// Adds another one.
@@ -42,6 +47,7 @@ impl Tally {
         self.owed += other.owed;
         self.requests += other.requests;
         self.unexplained += other.unexplained;
+        self.examples.extend_from_slice(&other.examples);
         for (what, count) in &other.duplicates {
             *self.duplicates.entry(what).or_default() += count;
         }
@@ -96,7 +102,12 @@ fn judge_arrivals(
                 .find(|trouble| trouble.from <= arrival.at && trouble.to >= taken);
             match excuse {
                 Some(trouble) => *tally.duplicates.entry(trouble.what).or_default() += 1,
-                None => tally.unexplained += 1,
+                None => {
+                    tally.unexplained += 1;
+                    if tally.examples.len() < EXAMPLES_MAX {
+                        tally.examples.push(example(arrivals, arrival, taken, troubles));
+                    }
+                }
             }
         }
         if arrival.accepted {
@@ -115,6 +126,31 @@ fn judge_arrivals(
         missing.get(..missing.len().min(5))
     );
     Ok(tally)
+}
+
+/// Times are seconds after the first arrival.
+fn example(arrivals: &[Arrival], again: &Arrival, taken: Instant, troubles: &[Trouble]) -> String {
+    let first = arrivals.first().map_or(taken, |first| first.at);
+    let since = |at: Instant| format!("{:.2}", at.saturating_duration_since(first).as_secs_f64());
+    let troubles: Vec<String> = troubles
+        .iter()
+        .map(|trouble| {
+            format!(
+                "{} {} to {}",
+                trouble.what,
+                since(trouble.from),
+                since(trouble.to)
+            )
+        })
+        .collect();
+    format!(
+        "{:?} number {} taken at {}, again at {} ({})",
+        again.event,
+        again.number,
+        since(taken),
+        since(again.at),
+        troubles.join(", ")
+    )
 }
 
 /// Judges order by keys: for each key its events in the order of their offsets. A later one may come first only when the

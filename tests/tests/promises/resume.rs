@@ -1,5 +1,6 @@
 //! A reader that comes back with its cursor goes on exactly after it, whatever happened in between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,32 +13,25 @@ use tidewire_tests::producer::Producer;
 use tidewire_tests::reader::{Item, Reader, Surface, Want};
 use tidewire_tests::volume::{dice, say, volume};
 use tidewire_tests::wait;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::delivery::take_all;
 use crate::support::World;
 
-/// Produces a plan little by little until it is told that the cuts are over; then the rest at once.
-fn flow(
-    producer: Producer,
-    plan: Vec<Planned>,
-    topic: String,
-    mut over: tokio::sync::oneshot::Receiver<()>,
-) -> JoinSet<Result<()>> {
+/// Records that each cut adds to what may be produced: some flow before and after each of them, and none run out.
+const RECORDS_PER_CUT: usize = 60;
+
+/// Produces a plan little by little, as far as it may.
+fn flow(producer: Producer, plan: Vec<Planned>, topic: String, may: Arc<Semaphore>) -> JoinSet<Result<()>> {
     let mut flow = JoinSet::new();
     flow.spawn(async move {
-        let mut records = plan::records(&plan, &topic).into_iter();
         let mut pace = tokio::time::interval(Duration::from_millis(10));
-        while over.try_recv().is_err() {
+        for pair in plan::records(&plan, &topic).chunks(2) {
+            may.acquire_many(u32::try_from(pair.len())?).await?.forget();
             pace.tick().await;
-            let some: Vec<_> = records.by_ref().take(2).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            producer.send_all(&some).await?;
+            producer.send_all(pair).await?;
         }
-        let rest: Vec<_> = records.collect();
-        producer.send_all(&rest).await?;
         Ok(())
     });
     flow
@@ -87,16 +81,17 @@ async fn cut_again_and_again(
 ) -> Result<()> {
     let cuts = volume(12, 100);
     let mut dice = dice(name);
-    let mut plan = plan::plan(&mut dice, 4, cuts * 60);
+    let mut plan = plan::plan(&mut dice, 4, (cuts + 1) * RECORDS_PER_CUT);
     plan.iter_mut()
         .for_each(|planned| planned.padding = dice.random_range(0..2000));
     let mut owed = plan::owed(&plan, |planned| planned.tenant == "north");
     let all = owed.left();
     let mut want = Want::new("observations", &world.user("north"));
     let mut reader = Reader::open(surface, gateways[0].address(), want.clone()).await?;
-    let (over, listens) = tokio::sync::oneshot::channel();
-    let mut flow = flow(world.producer.clone(), plan, topic.to_owned(), listens);
+    let may = Arc::new(Semaphore::new(0));
+    let mut flow = flow(world.producer.clone(), plan, topic.to_owned(), Arc::clone(&may));
     for cut in 0..cuts {
+        may.add_permits(RECORDS_PER_CUT);
         read_a_while(&mut reader, &mut owed, &mut dice)
             .await
             .with_context(|| format!("before cut {cut}"))?;
@@ -115,10 +110,8 @@ async fn cut_again_and_again(
             .await
             .with_context(|| format!("cut {cut}"))?;
     }
-    ensure!(
-        over.send(()).is_ok() || flow.is_empty() || owed.left() > 0,
-        "the flow ended before the cuts"
-    );
+    ensure!(flow.try_join_next().is_none(), "the flow ended before the cuts");
+    may.add_permits(RECORDS_PER_CUT);
     take_all(&mut reader, &mut owed)
         .await
         .with_context(|| format!("after {cuts} cuts, {} of {all} owed", owed.left()))?;
@@ -206,8 +199,8 @@ async fn a_ring_smaller_than_the_gap_is_no_gap() -> Result<()> {
         let (before, after) = plan.split_at(plan.len() * 3 / 4);
         world.producer.send_all(&plan::records(before, &topic)).await?;
         let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        let (_over, listens) = tokio::sync::oneshot::channel();
-        let mut flow = flow(world.producer.clone(), after.to_vec(), topic.clone(), listens);
+        let may = Arc::new(Semaphore::new(after.len()));
+        let mut flow = flow(world.producer.clone(), after.to_vec(), topic.clone(), may);
         take_all(&mut reader, &mut owed)
             .await
             .with_context(|| format!("{surface:?}"))?;
@@ -292,6 +285,48 @@ async fn retention_is_told_as_a_gap_with_the_right_numbers() -> Result<()> {
             (Some(2), Some("expired"), Some(from[2]), Some(kept[2])),
         ];
         ensure!(told == wanted, "{surface:?}: {gaps:?} instead of {wanted:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_has_no_offsets_where_the_stream_does_not_show_them() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.topic("hidden-offsets", 1).await?;
+    let mut setup = world.setup(&[&topic]);
+    setup.streams = setup.streams.replace("show_offsets = true\n", "");
+    ensure!(!setup.streams.contains("show_offsets"), "{}", setup.streams);
+    let mut gateway = setup.start().await?;
+    let plan = plan::plan(&mut dice("hidden-offsets"), 1, 40);
+    let (first, second) = plan.split_at(20);
+    world.producer.send_all(&plan::records(first, &topic)).await?;
+    let mut wants = Vec::new();
+    for surface in Surface::ALL {
+        let want = Want::new("observations", &world.user("north")).after("earliest");
+        let mut reader = Reader::open(surface, gateway.address(), want).await?;
+        reader.until_live().await?;
+        wants.push((surface, reader.want_more()));
+    }
+    world.producer.send_all(&plan::records(second, &topic)).await?;
+    world.topics.delete_records(&topic, 0, 30).await?;
+    gateway.kill()?;
+    gateway.resume().await?;
+    gateway.ready().await?;
+    for (surface, want) in wants {
+        let mut reader = Reader::open(surface, gateway.address(), want).await?;
+        let gap = loop {
+            match reader.next().await? {
+                Item::Gap(partitions) => break partitions,
+                Item::Live | Item::Quiet => {}
+                other => anyhow::bail!("{surface:?}: {other:?} before the gap"),
+            }
+        };
+        let only = gap.as_array().filter(|gap| gap.len() == 1).context("one gap")?;
+        let members = only[0].as_object().context("an object")?;
+        ensure!(
+            members["reason"] == "expired" && !members.contains_key("from") && !members.contains_key("to"),
+            "{surface:?}: {gap}"
+        );
     }
     Ok(())
 }

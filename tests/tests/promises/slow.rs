@@ -8,9 +8,11 @@ use serde_json::json;
 use tidewire_tests::gateway::Gateway;
 use tidewire_tests::process;
 use tidewire_tests::producer::Record;
+use tidewire_tests::reader::{Reader, Surface, Want};
 use tidewire_tests::volume::{say, volume};
 use tidewire_tests::wait;
-use tidewire_tests::ws::{Dial, Said, Ws};
+use tidewire_tests::ws::{self, Dial, Said, Ws};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -205,5 +207,65 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
     ));
     // The group's log is shared: its bound does not depend on how many lag behind. The rest is for the allocator.
     ensure!(grown < LOG_BYTES + (24 << 20), "memory grew by {grown} bytes");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_of_an_event_stream_is_told_and_ended_and_resumes() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.topic("slow-stream", 1).await?;
+    let mut setup = world.setup(&[&topic]);
+    setup = setup
+        .limit("session_lag_bytes_max", LAG_BYTES)
+        .limit("group_log_bytes_max", LOG_BYTES)
+        .limit("send_buffer_bytes", 16 << 10);
+    let gateway = setup.start().await?;
+    let token = world.user("north");
+    let mut slow = ws::connect(gateway.address(), Some(4096)).await?;
+    let ask = format!(
+        "GET /v1/streams/observations HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    slow.write_all(ask.as_bytes()).await?;
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("\nid: ") {
+        ensure!(slow.read_buf(&mut said).await? > 0, "it ended before it began");
+    }
+    let padding = "x".repeat(4000);
+    let plan: Vec<Record> = (0..2000)
+        .map(|n| {
+            let value = json!({"partition": 0, "n": n, "padding": padding});
+            Record::json(&topic, &value).on(0).header("tenant", "north")
+        })
+        .collect();
+    world.producer.send_all(&plan).await?;
+    wait::until("the slow reader to be closed", || async {
+        let closed = gateway
+            .metric("hub_sessions_closed_total", &["slow_reader"])
+            .await
+            .ok()?;
+        (closed >= 1.0).then_some(())
+    })
+    .await?;
+    slow.read_to_end(&mut said).await?;
+    let text = String::from_utf8_lossy(&said);
+    ensure!(
+        text.ends_with("\r\n0\r\n\r\n") && text.contains("event: problem\n") && text.contains("slow_reader"),
+        "it ends with {:?}",
+        text.chars().rev().take(300).collect::<String>()
+    );
+    // From the last id that it got it goes on exactly.
+    let got = text.matches("\"n\":").count();
+    ensure!(got < 2000, "it got everything");
+    let last = text
+        .rsplit("\nid: ")
+        .next()
+        .and_then(|rest| rest.split('\n').next())
+        .context("an id")?;
+    let want = Want::new("observations", &token).after(last);
+    let mut reader = Reader::open(Surface::Sse, gateway.address(), want).await?;
+    for n in got..2000 {
+        let event = reader.event().await?;
+        ensure!(event["data"]["n"] == n, "{} instead of {n}", event["data"]["n"]);
+    }
     Ok(())
 }
