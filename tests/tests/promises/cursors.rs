@@ -173,6 +173,13 @@ async fn a_reader_without_an_event_for_long_has_no_false_gap_and_nothing_is_scan
         }
         wants.push((surface, reader.want_more(), ends));
     }
+    // Where something is read for a reader, it is counted.
+    let before = gateway.metric("replay_bytes_total", &[]).await?;
+    let earlier = Want::new("observations", &world.user("south")).after("earliest");
+    let mut reader = Reader::open(Surface::Sse, gateway.address(), earlier).await?;
+    reader.until_live().await?;
+    let now = gateway.metric("replay_bytes_total", &[]).await?;
+    ensure!(now > before, "a replay of everything read {} bytes", now - before);
     // Retention takes everything that those readers never wanted.
     let (_, _, ends) = wants.last().context("ends")?;
     for (partition, end) in (0..).zip(ends.clone()) {

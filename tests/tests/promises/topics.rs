@@ -210,6 +210,8 @@ async fn a_topic_made_again_while_nobody_reads_it_is_told_to_whoever_comes_back(
         take_all(&mut reader, &mut first.clone())
             .await
             .with_context(|| format!("{surface:?}"))?;
+        let read = gateway.metric("source_streams_read", &[]).await?;
+        ensure!(read == 1.0, "{read} streams are read for a reader of one");
         before.push((surface, reader.want_more()));
     }
     wait::until("nobody to read the stream", async || {
