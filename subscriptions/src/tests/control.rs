@@ -10,18 +10,8 @@ use schemas::ids::{AttributeName, TenantId};
 use schemas::problem::Code;
 use serde_json::{Value, json};
 
-use super::rig::{Log, NOW_MS, Node, local, numbered};
+use super::rig::{Log, NOW_MS, Node, local, node, numbered};
 use crate::hub::{After, GraphqlFraming, GraphqlSubscribe, HubConfig, Protocol};
-
-async fn node() -> Node {
-    Node::start(
-        &Log::new(),
-        HubConfig::default(),
-        &DevelopmentIssuer::ephemeral().unwrap(),
-        &[0],
-    )
-    .await
-}
 
 fn id(text: &str) -> EntryId {
     EntryId::parse(text).expect("an id")

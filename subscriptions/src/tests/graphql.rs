@@ -10,21 +10,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::rig::{Log, Node, Reader, local, numbered};
+use super::rig::{Log, Node, Reader, local, node, numbered};
 use crate::hub::{Body, GraphqlFraming, GraphqlSubscribe, HubConfig, Protocol};
 use crate::worker::Order;
 
 const ALL: &str = "subscription { observations { kind cursor data { n note } } }";
-
-async fn node() -> Node {
-    Node::start(
-        &Log::new(),
-        HubConfig::default(),
-        &DevelopmentIssuer::ephemeral().unwrap(),
-        &[0],
-    )
-    .await
-}
 
 async fn clinician(node: &Node) -> Reader {
     let principal = node.principal("north", "user/Observation.rs", None);

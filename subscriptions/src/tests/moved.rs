@@ -8,23 +8,12 @@ use schemas::problem::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::control::revocation;
-use super::rig::{Log, Node, local, numbered};
+use super::rig::{local, node, node_with, numbered};
 use crate::hub::{After, Body, GraphqlFraming, GraphqlSubscribe, HubConfig, Transport};
 use crate::outlet::Home;
-use auth::dev::DevelopmentIssuer;
 
 /// Smaller than an event: what is written goes out in pieces.
 const PIPE_BYTES: usize = 64;
-
-async fn node() -> Node {
-    Node::start(
-        &Log::new(),
-        HubConfig::default(),
-        &DevelopmentIssuer::ephemeral().unwrap(),
-        &[0],
-    )
-    .await
-}
 
 /// Leaves the body to its connection; gives the client's end, and something that is held.
 pub(super) async fn left(body: Body, pipe_bytes: usize) -> (DuplexStream, std::sync::Weak<()>) {
@@ -248,8 +237,7 @@ async fn a_slow_reader_of_a_moved_body_is_told_and_closed() {
             session_lag_bytes_max: 4 << 10,
             ..HubConfig::default()
         };
-        let issuer = DevelopmentIssuer::ephemeral().unwrap();
-        let mut node = Node::start(&Log::new(), config, &issuer, &[0]).await;
+        let mut node = node_with(config).await;
         let body = node.sse("north", After::Latest).await;
         let (mut client, _) = left(body, PIPE_BYTES).await;
         for n in 0..300 {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use auth::dev::DevelopmentIssuer;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::moved::left;
-use super::rig::{Log, Node, local, numbered};
+use super::rig::{Node, local, node_with, numbered};
 use crate::hub::{After, HubConfig};
 
 /// Ten messages a second, twenty at once.
@@ -18,13 +17,7 @@ async fn node() -> Node {
         subscriptions_per_session_max: 5,
         ..HubConfig::default()
     };
-    Node::start(
-        &Log::new(),
-        config,
-        &DevelopmentIssuer::ephemeral().unwrap(),
-        &[0],
-    )
-    .await
+    node_with(config).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -497,6 +497,17 @@ impl Node {
     }
 }
 
+/// A node of its own on a log of its own, with one partition.
+pub(super) async fn node() -> Node {
+    node_with(HubConfig::default()).await
+}
+
+/// The same with other limits.
+pub(super) async fn node_with(config: HubConfig) -> Node {
+    let issuer = DevelopmentIssuer::ephemeral().unwrap();
+    Node::start(&Log::new(), config, &issuer, &[0]).await
+}
+
 /// Runs a test's body where local tasks may be spawned.
 pub(super) async fn local<T>(body: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().run_until(body).await

@@ -6,26 +6,16 @@ use std::time::Duration;
 use auth::dev::DevelopmentIssuer;
 use serde_json::json;
 
-use super::rig::{Log, Node, local, numbered};
+use super::rig::{Log, Node, local, node, node_with, numbered};
 use crate::hub::{After, HubConfig};
 use crate::sequencer::Input;
-
-async fn node(config: HubConfig) -> Node {
-    Node::start(
-        &Log::new(),
-        config,
-        &DevelopmentIssuer::ephemeral().unwrap(),
-        &[0],
-    )
-    .await
-}
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
 async fn a_session_is_warned_before_its_token_ends_and_closed_when_it_does() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         let mut principal = node.principal("north", "user/Observation.rs", None);
         Arc::make_mut(&mut principal).expires_at_ms = super::rig::NOW_MS + 61_000;
         let mut reader = node.connect(Some(principal), 1 << 20).await;
@@ -41,7 +31,7 @@ async fn a_session_is_warned_before_its_token_ends_and_closed_when_it_does() {
 #[tokio::test(start_paused = true)]
 async fn a_renewed_token_goes_on_without_subscribing_again() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         let mut reader = node.connect(None, 1 << 20).await;
         let token = node.token("north", "a", "user/Observation.rs", None, MINUTE);
         reader.say(json!({"type": "auth", "token": token})).await;
@@ -63,7 +53,7 @@ async fn a_renewed_token_goes_on_without_subscribing_again() {
 async fn a_renewed_token_keeps_tenant_and_subject() {
     for (tenant, subject) in [("south", "a"), ("north", "b")] {
         local(async {
-            let node = node(HubConfig::default()).await;
+            let node = node().await;
             let mut reader = node.connect(None, 1 << 20).await;
             let first = node.token("north", "a", "user/Observation.rs", None, MINUTE);
             reader.say(json!({"type": "auth", "token": first})).await;
@@ -83,7 +73,7 @@ async fn a_renewed_token_keeps_tenant_and_subject() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_never_says_who_it_is_is_closed() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         let mut reader = node.connect(None, 1 << 20).await;
         let all = reader.read_to_end().await;
         assert_eq!(all.last().unwrap()["code"], "unauthenticated");
@@ -99,7 +89,7 @@ async fn a_session_that_never_says_who_it_is_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn what_was_queued_under_a_withdrawn_grant_is_never_sent() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         // The pipe takes little: most of what follows waits in the group's log.
         let mut reader = node.connect(None, 512).await;
         let wide = node.token("north", "a", "user/Observation.rs", None, 10 * MINUTE);
@@ -144,7 +134,7 @@ async fn what_was_queued_under_a_withdrawn_grant_is_never_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_renewed_token_that_opens_more_gives_more_from_then_on() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         let mut reader = node.connect(None, 1 << 20).await;
         let narrow = node.token("north", "a", "patient/Observation.rs", Some("1"), 10 * MINUTE);
         reader.say(json!({"type": "auth", "token": narrow})).await;
@@ -182,7 +172,7 @@ async fn a_renewed_token_that_opens_more_gives_more_from_then_on() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_no_longer_granted_is_completed() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         let mut reader = node.connect(None, 1 << 20).await;
         let token = node.token("north", "a", "user/Observation.rs", None, 10 * MINUTE);
         reader.say(json!({"type": "auth", "token": token})).await;
@@ -203,7 +193,7 @@ async fn a_slow_reader_is_closed_with_its_code_and_the_others_keep_receiving() {
             session_lag_bytes_max: 20_000,
             ..HubConfig::default()
         };
-        let mut node = node(config).await;
+        let mut node = node_with(config).await;
         let mut slow = node
             .connect(Some(node.principal("north", "user/Observation.rs", None)), 2_000)
             .await;
@@ -233,7 +223,7 @@ async fn a_slow_reader_is_closed_with_its_code_and_the_others_keep_receiving() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_whose_socket_takes_nothing_is_closed_after_the_stall_time() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         let mut stuck = node
             .connect(Some(node.principal("north", "user/Observation.rs", None)), 600)
             .await;
@@ -253,7 +243,7 @@ async fn a_reader_whose_socket_takes_nothing_is_closed_after_the_stall_time() {
 #[tokio::test(start_paused = true)]
 async fn a_half_open_connection_is_found_by_its_silence() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         let silent = node
             .connect(
                 Some(node.principal("north", "user/Observation.rs", None)),
@@ -272,7 +262,7 @@ async fn a_half_open_connection_is_found_by_its_silence() {
 #[tokio::test(start_paused = true)]
 async fn bad_messages_are_answered_by_their_codes() {
     local(async {
-        let node = node(HubConfig {
+        let node = node_with(HubConfig {
             subscriptions_per_session_max: 2,
             ..HubConfig::default()
         })
@@ -330,7 +320,7 @@ async fn bad_messages_are_answered_by_their_codes() {
 #[tokio::test(start_paused = true)]
 async fn an_oversized_message_ends_the_session_with_its_code() {
     local(async {
-        let node = node(HubConfig {
+        let node = node_with(HubConfig {
             message_bytes_max: 1000,
             ..HubConfig::default()
         })
@@ -352,7 +342,7 @@ async fn an_oversized_message_ends_the_session_with_its_code() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_says_bye_closes_and_lets_nobody_in() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         let mut reader = node.subscribe("north", None).await;
         let mut body = node.sse("north", After::Latest).await;
         let drained = node.drain().await;
@@ -375,7 +365,7 @@ async fn a_drain_says_bye_closes_and_lets_nobody_in() {
 #[tokio::test(start_paused = true)]
 async fn an_event_stream_begins_with_its_cursor_and_carries_one_with_each_event() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         let mut body = node.sse("north", After::Latest).await;
         let head = String::from_utf8(body.recv().await.unwrap().to_vec()).unwrap();
         assert!(
@@ -440,7 +430,7 @@ async fn a_reader_that_comes_before_the_partitions_are_known_waits_for_them() {
 async fn who_comes_to_a_stream_that_was_put_to_rest_waits_until_it_is_read_and_misses_nothing_of_what_comes()
 {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         assert!(!node.needs.rouse(0), "nobody needs it");
         let principal = node.principal("north", "user/Observation.rs", None);
         let mut first = node.connect(Some(Arc::clone(&principal)), 1 << 20).await;
@@ -494,7 +484,7 @@ fn large(n: i64) -> serde_json::Value {
 #[tokio::test(start_paused = true)]
 async fn an_event_stream_that_takes_nothing_holds_nobody_up_and_is_closed() {
     local(async {
-        let mut node = node(HubConfig {
+        let mut node = node_with(HubConfig {
             session_lag_bytes_max: 64 << 20,
             ..HubConfig::default()
         })
@@ -521,7 +511,7 @@ async fn an_event_stream_that_takes_nothing_holds_nobody_up_and_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_event_stream_gets_a_long_replay_whole_while_others_go_on() {
     local(async {
-        let mut node = node(HubConfig::default()).await;
+        let mut node = node().await;
         let begin = node
             .pull("north", After::Latest, 1, Duration::ZERO)
             .await
@@ -568,7 +558,7 @@ async fn what_a_replay_gives_back_for_want_of_memory_is_read_again_from_there() 
             group_log_bytes_max: 1,
             ..HubConfig::default()
         };
-        let mut node = node(config).await;
+        let mut node = node_with(config).await;
         let begin = node
             .pull("north", After::Latest, 1, Duration::ZERO)
             .await
@@ -599,7 +589,7 @@ async fn a_large_frame_under_way_is_no_reason_to_close_at_a_heartbeat() {
             stall_max: Duration::from_secs(300),
             ..HubConfig::default()
         };
-        let mut node = node(config).await;
+        let mut node = node_with(config).await;
         let mut reader = node
             .connect(Some(node.principal("north", "user/Observation.rs", None)), 1_000)
             .await;
@@ -616,7 +606,7 @@ async fn a_large_frame_under_way_is_no_reason_to_close_at_a_heartbeat() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_alone_on_its_worker_is_told_heartbeats_and_its_end() {
     local(async {
-        let node = node(HubConfig::default()).await;
+        let node = node().await;
         // Nothing else ever wakes the worker: no event, no other session.
         let mut body = node.sse("north", After::Latest).await;
         let mut text = String::new();

@@ -3,6 +3,7 @@
 //! Invariant: a round applies all batches that are there, then writes once per reader, then lets the lanes go on. Nobody
 //! joins a group while a round is being applied.
 
+mod hearing;
 mod judging;
 mod lanes;
 mod operations;
