@@ -4,14 +4,14 @@
 //! Invariant: the work is bounded, whatever the document: each set of fields is compiled once for each type, and there is
 //! a budget for the sum.
 
+mod collect;
+mod shape;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_graphql_parser::types::{
-    Directive, ExecutableDocument, Field as FieldNode, Selection as SelectionNode, SelectionSet,
-};
+use async_graphql_parser::types::{ExecutableDocument, Field as FieldNode, SelectionSet};
 use async_graphql_parser::{Pos, Positioned};
-use async_graphql_value::Value;
 use schemas::graph::{self, Emit, Graph, Kind, Name, Requires, RootField, TypeRef};
 use schemas::problem::Code;
 use schemas::project::{Names, Pointer};
@@ -23,6 +23,8 @@ use super::plan::{
     SelectionId, Shape, Source, Top, TopField, TopSource, Type, Whole,
 };
 use super::projection::{Projection, Root};
+
+use self::shape::same_shapes;
 
 /// The most selections of a document that are looked at for one plan, each time that one is.
 const STEPS_MAX: usize = 200_000;
@@ -430,108 +432,6 @@ impl<'a> Compiler<'a> {
             self.requires.push(requires.clone());
         }
     }
-
-    fn collect(&mut self, sets: &[&'a SelectionSet], object: &Name) -> Result<Collected<'a>, Refused> {
-        let mut collector = Collector {
-            graph: self.graph,
-            document: self.document,
-            conditions: self.conditions,
-            object,
-            spread: Vec::new(),
-            found: Vec::new(),
-            places: HashMap::new(),
-            steps: self.steps,
-        };
-        for set in sets {
-            collector.add(set)?;
-        }
-        self.steps = collector.steps;
-        Ok(collector.found)
-    }
-}
-
-/// The fields of a set that apply to an object type.
-struct Collector<'a, 'n> {
-    graph: &'a Graph,
-    document: &'a ExecutableDocument,
-    conditions: Conditions<'a>,
-    object: &'n Name,
-    spread: Vec<&'a str>,
-    found: Collected<'a>,
-    places: HashMap<&'a str, usize>,
-    steps: usize,
-}
-
-impl<'a> Collector<'a, '_> {
-    fn add(&mut self, set: &'a SelectionSet) -> Result<(), Refused> {
-        for item in &set.items {
-            self.steps += 1;
-            if self.steps > STEPS_MAX {
-                return Err(too_large());
-            }
-            if !is_included(item.node.directives(), self.conditions) {
-                continue;
-            }
-            match &item.node {
-                SelectionNode::Field(field) => {
-                    let key = field.node.response_key().node.as_str();
-                    let place = *self.places.entry(key).or_insert(self.found.len());
-                    match self.found.get_mut(place) {
-                        Some((_, nodes)) => nodes.push(field),
-                        None => self.found.push((key, vec![field])),
-                    }
-                }
-                SelectionNode::InlineFragment(fragment) => {
-                    let condition = fragment.node.type_condition.as_ref();
-                    if condition.is_none_or(|condition| self.applies(&condition.node.on.node)) {
-                        self.add(&fragment.node.selection_set.node)?;
-                    }
-                }
-                SelectionNode::FragmentSpread(spread) => {
-                    let name = spread.node.fragment_name.node.as_str();
-                    if self.spread.contains(&name) {
-                        continue;
-                    }
-                    self.spread.push(name);
-                    let fragment = self.document.fragments.get(name);
-                    let fragment =
-                        fragment.ok_or_else(|| invalid(format!("unknown fragment {name:?}"), spread.pos))?;
-                    if self.applies(&fragment.node.type_condition.node.on.node) {
-                        self.add(&fragment.node.selection_set.node)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn applies(&self, condition: &str) -> bool {
-        if condition == &**self.object {
-            return true;
-        }
-        match self.graph.types.get(condition).map(|ty| &ty.kind) {
-            Some(
-                Kind::Interface(graph::Interface { objects, .. }) | Kind::Union(graph::Union { objects, .. }),
-            ) => objects.contains(self.object),
-            _ => false,
-        }
-    }
-}
-
-/// Whether `@skip` and `@include` let a selection in.
-fn is_included(directives: &[Positioned<Directive>], conditions: Conditions<'_>) -> bool {
-    directives.iter().all(|directive| {
-        let condition = || match directive.node.get_argument("if").map(|value| &value.node) {
-            Some(Value::Boolean(value)) => *value,
-            Some(Value::Variable(name)) => conditions(name),
-            _ => false,
-        };
-        match directive.node.name.node.as_str() {
-            "skip" => !condition(),
-            "include" => condition(),
-            _ => true,
-        }
-    })
 }
 
 /// The one field that all of these are, and all that is selected of it.
@@ -555,72 +455,6 @@ fn merged<'d>(
     }
     let sets = nodes.iter().map(|node| &node.node.selection_set.node).collect();
     Ok((first, sets))
-}
-
-impl Selection {
-    /// Response keys and the types of what they show.
-    fn keys(&self) -> impl Iterator<Item = (&str, Option<&Type>)> {
-        self.fields.iter().map(|field| {
-            let ty = match &field.source {
-                Source::TypeName => None,
-                Source::Itself(ty) | Source::Member { ty, .. } => Some(ty),
-            };
-            (field.key.name(), ty)
-        })
-    }
-}
-
-impl Top {
-    fn keys(&self) -> impl Iterator<Item = (&str, Option<&Type>)> {
-        self.fields.iter().map(|field| {
-            let ty = match &field.source {
-                TopSource::TypeName => None,
-                TopSource::Part { part, .. } => Some(&part.plan().ty),
-            };
-            (field.key.name(), ty)
-        })
-    }
-}
-
-/// One response key means one shape, whichever type the value has (specification, section 5.3.2, `SameResponseShape`).
-fn same_shapes<'k>(
-    keys: impl Iterator<Item = (&'k str, Option<&'k Type>)>,
-    place: Pos,
-) -> Result<(), Refused> {
-    let mut seen: HashMap<&str, Option<&Type>> = HashMap::new();
-    for (key, ty) in keys {
-        let first = *seen.entry(key).or_insert(ty);
-        if !same_shape(first, ty) {
-            return Err(invalid(
-                format!("fields {key:?} conflict: they have different types"),
-                place,
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// `None` is `__typename`'s.
-fn same_shape(one: Option<&Type>, other: Option<&Type>) -> bool {
-    match (one, other) {
-        (None, None) => true,
-        (Some(one), Some(other)) => same_type(one, other),
-        // `__typename` is a string that is not null.
-        (None, Some(ty)) | (Some(ty), None) => {
-            let string = Leaf::Scalar(graph::Scalar::String);
-            !ty.nullable && matches!(&ty.shape, Shape::Leaf { leaf, .. } if *leaf == string)
-        }
-    }
-}
-
-fn same_type(one: &Type, other: &Type) -> bool {
-    one.nullable == other.nullable
-        && match (&one.shape, &other.shape) {
-            (Shape::Leaf { leaf: one, .. }, Shape::Leaf { leaf: other, .. }) => one == other,
-            (Shape::List(one), Shape::List(other)) => same_type(one, other),
-            (Shape::Object(_) | Shape::OneOf { .. }, Shape::Object(_) | Shape::OneOf { .. }) => true,
-            _ => false,
-        }
 }
 
 fn field_of<'g>(fields: &'g [graph::Field], name: &str, place: Pos) -> Result<&'g graph::Field, Refused> {

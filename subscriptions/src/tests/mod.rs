@@ -9,3 +9,4 @@ mod resume;
 mod rig;
 mod scans;
 mod sessions;
+mod slow;
