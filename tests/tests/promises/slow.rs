@@ -36,16 +36,21 @@ async fn dial(gateway: &Gateway, token: &str, receive_bytes: Option<usize>) -> R
     Ok(ws)
 }
 
-/// Takes nothing until the gateway gives it up; what it then finds must end with the code. How many events that is.
-async fn take_nothing(gateway: Arc<Gateway>, mut slow: Ws) -> Result<usize> {
-    wait::until("the slow reader to be closed", || async {
+/// Waits until the gateway has given up so many slow readers.
+async fn given_up(gateway: &Gateway, count: f64) -> Result<()> {
+    wait::until("slow readers to be closed", || async {
         let closed = gateway
             .metric("hub_sessions_closed_total", &["slow_reader"])
             .await
             .ok()?;
-        (closed >= 1.0).then_some(())
+        (closed >= count).then_some(())
     })
-    .await?;
+    .await
+}
+
+/// Takes nothing until the gateway gives it up; what it then finds must end with the code. How many events that is.
+async fn take_nothing(gateway: Arc<Gateway>, mut slow: Ws) -> Result<usize> {
+    given_up(&gateway, 1.0).await?;
     let mut got = 0;
     loop {
         match slow.hear().await? {
@@ -177,29 +182,17 @@ async fn memory_is_bounded_whatever_the_number_of_slow_readers() -> Result<()> {
             .collect();
         world.producer.send_all(&records).await
     };
-    let closed = async || {
-        gateway
-            .metric("hub_sessions_closed_total", &["slow_reader"])
-            .await
-    };
     // One slow reader and 40 MB first: what the ring, Kafka's client and the allocator keep is there before it is measured.
     let mut slow = vec![dial(&gateway, &token, Some(4096)).await?];
     produce(0, 10_000).await?;
-    wait::until("the first to be closed", || async {
-        (closed().await.ok()? >= 1.0).then_some(())
-    })
-    .await?;
+    given_up(&gateway, 1.0).await?;
     let count = volume(50, 300);
     for _ in 0..count {
         slow.push(dial(&gateway, &token, Some(4096)).await?);
     }
     let before = process::resident_bytes(gateway.pid())?;
     produce(10_000, 20_000).await?;
-    let all = f64::from(count) + 1.0;
-    wait::until("all slow readers to be closed", || async {
-        (closed().await.ok()? >= all).then_some(())
-    })
-    .await?;
+    given_up(&gateway, f64::from(count) + 1.0).await?;
     let grown = process::resident_bytes(gateway.pid())?.saturating_sub(before);
     say(&format!(
         "slow readers: {count} of them, 40 MB of events, memory grew by {} KiB",
@@ -238,14 +231,7 @@ async fn a_slow_reader_of_an_event_stream_is_told_and_ended_and_resumes() -> Res
         })
         .collect();
     world.producer.send_all(&plan).await?;
-    wait::until("the slow reader to be closed", || async {
-        let closed = gateway
-            .metric("hub_sessions_closed_total", &["slow_reader"])
-            .await
-            .ok()?;
-        (closed >= 1.0).then_some(())
-    })
-    .await?;
+    given_up(&gateway, 1.0).await?;
     slow.read_to_end(&mut said).await?;
     let text = String::from_utf8_lossy(&said);
     ensure!(

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tidewire_tests::exact::Exact;
+use tidewire_tests::gateway::Gateway;
 use tidewire_tests::plan::{self, Planned};
 use tidewire_tests::producer::Producer;
 use tidewire_tests::reader::{Item, Reader, Surface, Want};
@@ -126,6 +127,22 @@ async fn a_new_topic_is_read_from_its_beginning_under_open_sessions() -> Result<
     Ok(())
 }
 
+/// A reader on each surface that has taken all of this: from where each would go on.
+async fn taken(world: &World, gateway: &Gateway, first: &Exact) -> Result<Vec<(Surface, Want)>> {
+    let mut before = Vec::new();
+    for surface in Surface::ALL {
+        let want = Want::new("observations", &world.user("north")).after("earliest");
+        let mut reader = Reader::open(surface, gateway.address(), want).await?;
+        take_all(&mut reader, &mut first.clone())
+            .await
+            .with_context(|| format!("{surface:?}"))?;
+        let read = gateway.metric("source_streams_read", &[]).await?;
+        ensure!(read == 1.0, "{read} streams are read for a reader of one");
+        before.push((surface, reader.want_more()));
+    }
+    Ok(before)
+}
+
 /// Everything of the topic's new life comes, and nothing of it before the gap.
 async fn expect(again: &Exact, surface: Surface, mut reader: Reader, how: &str) -> Result<()> {
     let mut owed = again.clone();
@@ -203,17 +220,7 @@ async fn a_topic_made_again_while_nobody_reads_it_is_told_to_whoever_comes_back(
     setup.kafka.push_str("idle_after_ms = 1000\n");
     let gateway = setup.start().await?;
     let first = produce(&world.producer, &topic, 0..2, 0, 50).await?;
-    let mut before = Vec::new();
-    for surface in Surface::ALL {
-        let want = Want::new("observations", &world.user("north")).after("earliest");
-        let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        take_all(&mut reader, &mut first.clone())
-            .await
-            .with_context(|| format!("{surface:?}"))?;
-        let read = gateway.metric("source_streams_read", &[]).await?;
-        ensure!(read == 1.0, "{read} streams are read for a reader of one");
-        before.push((surface, reader.want_more()));
-    }
+    let before = taken(&world, &gateway, &first).await?;
     wait::until("nobody to read the stream", async || {
         let read = gateway.metric("source_streams_read", &[]).await.ok()?;
         (read == 0.0).then_some(())
@@ -238,13 +245,7 @@ async fn a_topic_that_was_deleted_for_good_is_told_as_a_gap() -> Result<()> {
     setup = setup.limit("layout_grace_ms", 1000);
     let gateway = setup.start().await?;
     let first = produce(&world.producer, &gone, 0..1, 0, 20).await?;
-    let mut before = Vec::new();
-    for surface in Surface::ALL {
-        let want = Want::new("observations", &world.user("north")).after("earliest");
-        let mut reader = Reader::open(surface, gateway.address(), want).await?;
-        take_all(&mut reader, &mut first.clone()).await?;
-        before.push((surface, reader.want_more()));
-    }
+    let before = taken(&world, &gateway, &first).await?;
     world.topics.delete(&gone).await?;
     let later = produce(&world.producer, &stays, 0..1, 100, 20).await?;
     // As soon as the node has noticed.
