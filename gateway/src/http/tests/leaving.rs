@@ -150,7 +150,7 @@ async fn what_was_asked_before_on_the_connection_is_answered_and_what_comes_behi
     rig.observe("1").await;
     let events = until(&mut connection, "\"Observation/o1\"").await;
     assert!(
-        !events.contains("o0") && !events.contains("not_found"),
+        !events.contains("Observation/o0") && !events.contains("not_found"),
         "{events}"
     );
     let ((), farewell) = tokio::join!(rig.hub.drain(Duration::ZERO), async {
